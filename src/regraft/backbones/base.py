@@ -1,0 +1,82 @@
+"""The contract of a picture backbone, and the registry of families.
+
+A family is a class with `build(model, options, pretrained)`. A file in this package with `@families.register("name")`
+is all that a new one needs; `catalogue.create` and the contract tests find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from regraft.core.registry import Registry
+from regraft.core.types import Features, InputSpec
+
+
+class ImageBackbone(nn.Module):
+    """A picture network without its head.
+
+    Subclasses set `input_spec` and `feature_dim`, and define `extract` and `layer_groups`. Calling it takes uint8
+    (N, 3, H, W) in 0…255 or float in [0, 1], and normalises with the statistics of `input_spec`.
+    """
+
+    licence: ClassVar[str] = "unknown"
+
+    def __init__(self, input_spec: InputSpec, feature_dim: int) -> None:
+        super().__init__()
+        self.input_spec = input_spec
+        self.feature_dim = feature_dim
+        #: How `catalogue.create` builds this network again, without its weights; written into artifacts.
+        self.recipe: dict[str, Any] = {}
+        #: Where the weights came from, for the record: source, licence, hash.
+        self.provenance: dict[str, Any] = {}
+        for name in ("mean", "std"):
+            values = torch.tensor(input_spec.options[name], dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(f"input_{name}", values, persistent=False)
+        self.input_mean: Tensor
+        self.input_std: Tensor
+
+    def forward(self, x: Tensor) -> Features:
+        return self.extract(self.normalise(x))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """uint8 in 0…255 or float in [0, 1] → float with the pretraining's mean and deviation."""
+        if x.dtype == torch.uint8:
+            x = x.to(self.input_mean.dtype) / 255
+        return (x - self.input_mean) / self.input_std
+
+    def extract(self, x: Tensor) -> Features:
+        """Features of normalised pictures (N, 3, H, W)."""
+        raise TypeError(f"{type(self).__name__} does not define extract")
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        """Parameter names by layer group, ordered shallow → deep, total and disjoint."""
+        raise TypeError(f"{type(self).__name__} does not define layer_groups")
+
+    def reset_parameters(self) -> None:
+        """Give every layer fresh random weights, as its library initialises it: the from-scratch control."""
+        raise TypeError(f"{type(self).__name__} does not define reset_parameters")
+
+
+class Family(Protocol):
+    """What a family registers."""
+
+    def __call__(self, model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBackbone: ...
+
+
+families: Registry[Family] = Registry("backbone family")
+
+
+def groups_by_prefix(parameters: list[str], prefixes: list[str]) -> dict[str, list[str]]:
+    """Assign each parameter name to the group whose prefix it starts with; unmatched ones go to the shallowest.
+
+    Groups without parameters are dropped; the order of `prefixes` is kept.
+    """
+    groups: dict[str, list[str]] = {prefix: [] for prefix in prefixes}
+    for name in parameters:
+        home = next((p for p in prefixes if name == p or name.startswith(p + ".")), prefixes[0])
+        groups[home].append(name)
+    return {prefix: names for prefix, names in groups.items() if names}

@@ -1,0 +1,91 @@
+"""From what a person types to a backbone.
+
+`scion` · `mobilenetv2_100` (timm unless only torchvision has it) · `torchvision/squeezenet1_1` ·
+`mobilenetv2_100:pad_type=same,size=192` (options after a colon).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+
+from regraft.backbones import embedded, timm_models, torchvision_models  # noqa: F401  (each registers its family)
+from regraft.backbones.base import ImageBackbone, families
+from regraft.backbones.weights import load_weights
+from regraft.core.errors import UsageError, unknown_name
+
+EMBEDDED = ("scion",)
+#: Families whose models can be listed; one that another package registers is asked by `family/model` alone.
+LISTED = ("embedded", "timm", "torchvision")
+
+
+def create(name: str, weights: Path | None = None, *, pretrained: bool = True) -> ImageBackbone:
+    """The backbone of that name.
+
+    weights: a local file in place of a download. pretrained=False builds it with random weights.
+    Raises UsageError for a name or option that does not exist, WeightsError for weights that cannot be had.
+    """
+    family, model, options = parse(name)
+    backbone = build(family, model, options, pretrained=pretrained and weights is None)
+    backbone.recipe["name"] = name
+    if weights is not None:
+        load_weights(backbone, weights)
+    return backbone
+
+
+def build(family: str, model: str, options: Mapping[str, Any], *, pretrained: bool) -> ImageBackbone:
+    """The same from its parts, as an artifact's manifest holds them; leaves the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        backbone = families.get(family)(model, options, pretrained)
+    backbone.recipe = {"name": f"{family}/{model}", "family": family, "model": model, "options": dict(options)}
+    return backbone
+
+
+def parse(name: str) -> tuple[str, str, dict[str, Any]]:
+    """"family/model:key=value,…" → its parts; the family is found where it is left out."""
+    full, _, tail = name.partition(":")
+    options: dict[str, Any] = {}
+    for item in filter(None, tail.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"Backbone option {item!r} is not of the form key=value, as in {full}:size=192.")
+        options[key] = _value(value)
+    prefix, slash, model = full.partition("/")
+    if slash and prefix in families:
+        if prefix in LISTED and model not in models_of(prefix):
+            raise unknown_name(f"{prefix} model", model, models_of(prefix))
+        return prefix, model, options
+    for family in LISTED:
+        if full in models_of(family):
+            return family, full, options
+    raise unknown_name("backbone", full, {*known_models()})
+
+
+def known_models() -> list[str]:
+    """Every name that `create` takes without a family before it."""
+    return sorted({model for family in LISTED for model in models_of(family)})
+
+
+def models_of(family: str) -> list[str]:
+    """The models that a built-in family knows; an empty list for a family of another package."""
+    if family == "embedded":
+        return list(EMBEDDED)
+    if family == "timm":
+        return list(timm.list_models())
+    if family == "torchvision":
+        return list(torchvision.models.list_models(module=torchvision.models))
+    return []
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)

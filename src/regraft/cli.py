@@ -1,0 +1,330 @@
+"""The command line: parses, calls a recipe, shows progress. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from regraft.core.errors import RegraftError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Carry what a model already knows to your pictures, with evidence that it helped.",
+)
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+
+RunArgument = Annotated[Path, typer.Argument(help="A run, runs/LAST, or an artifact folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command()
+def fit(
+    data: Annotated[list[Path] | None, typer.Argument(help="Folder per class, or train/ val/ test/ folders.")] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV or Parquet in place of class folders.")] = None,
+    image: Annotated[str, typer.Option(help="The table's column of picture paths.")] = "image",
+    label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
+    group: Annotated[str | None, typer.Option(help="Column, or regex on the file name, that keeps e.g. a patient on one side.")] = None,
+    split: Annotated[str | None, typer.Option(help="The table's column that says train, val or test.")] = None,
+    test: Annotated[Path | None, typer.Option(help="A folder per class that is the test set.")] = None,
+    max_bad: Annotated[float, typer.Option(help="Largest share of unusable pictures.")] = 0.1,
+    backbone: Annotated[str, typer.Option(help="See `regraft models`; options after a colon.")] = "scion",
+    weights: Annotated[Path | None, typer.Option(help="A local .safetensors or .pth file for the backbone.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for everything: 90s, 5m, 1h.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs of each training, in place of a budget.")] = None,
+    strategies: Annotated[str, typer.Option(help="Which candidates: probe, finetune, scratch.")] = "probe,finetune,scratch",
+    last: Annotated[int | None, typer.Option(help="Fine-tune only the last K layer groups.")] = None,
+    metric: Annotated[str, typer.Option(help="auto, accuracy, balanced_accuracy, macro_f1, auc, nll or ece.")] = "auto",
+    lr: Annotated[float | None, typer.Option(help="Base rate of fine-tuning; the head has 10 times as much.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Largest batch; small sets take smaller ones.")] = 32,
+    accumulate: Annotated[int, typer.Option(help="Batches per optimiser step.")] = 1,
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    label_smoothing: Annotated[float, typer.Option()] = 0.1,
+    mixup: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
+    cutmix: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
+    ema: Annotated[float, typer.Option(help="Decay of the running average of the weights; 0 = off.")] = 0.99,
+    patience: Annotated[int | None, typer.Option(help="Epochs without a better one before stopping.")] = 8,
+    flip: Annotated[bool, typer.Option(help="Mirror images count as the same class.")] = True,
+    refit: Annotated[bool, typer.Option(help="Train the chosen one on validation too, at the end.")] = True,
+    seed: Annotated[int, typer.Option()] = 0,
+    deterministic: Annotated[bool, typer.Option(help="Only deterministic algorithms.")] = False,
+    device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(help="How many processes: GPUs, or CPU processes.")] = 1,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads that decode pictures.")] = None,
+    checkpoint_every: Annotated[str, typer.Option(help="Time between checkpoints.")] = "30s",
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs into the run.")] = False,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    fresh: Annotated[bool, typer.Option(help="Start anew, even if this command has an unfinished run.")] = False,
+    print_plan: Annotated[bool, typer.Option("--print-plan", help="Show who would train, and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best model that transfer gives for labelled pictures, and say whether transfer helped."""
+    from regraft.recipes.config import checked, seconds
+    from regraft.recipes.fit import run_fit, who_trains
+
+    config = checked(
+        roots=tuple(data or ()), table=table, image=image, label=label, group=group, split=split, test=test,
+        max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs,
+        strategies=tuple(name.strip() for name in strategies.split(",") if name.strip()), last=last, metric=metric,
+        lr=lr, batch_size=batch_size, accumulate=accumulate, optimizer=optimizer, label_smoothing=label_smoothing,
+        mixup=mixup, cutmix=cutmix, ema=ema, patience=patience, flip=flip, refit=refit, seed=seed,
+        deterministic=deterministic, device=device, devices=devices, precision=precision, threads=threads,
+        checkpoint_every_s=seconds(checkpoint_every), tensorboard=tensorboard,
+    )  # fmt: skip
+    if print_plan:
+        out.print(escape(who_trains(config)))
+        return
+    with _Screen() as screen:
+        run = run_fit(config, runs=runs, fresh=fresh, listener=screen.listener)
+    _show_report(run, as_json)
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    pictures: Annotated[list[str], typer.Argument(help="Files, folders or globs; - reads names from stdin.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Below this confidence: no answer.")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Name what is in pictures, with a trained run and nothing else. Exits 1 if none could be read."""
+    from regraft.deploy.predictor import Predictor, expand_inputs
+
+    names = [line.strip() for line in sys.stdin if line.strip()] if pictures == ["-"] else pictures
+    answers = Predictor.load(run, device=device).predict(expand_inputs(names), top=top, threshold=threshold)
+    if as_json:
+        print(json.dumps([answer.to_json() for answer in answers], ensure_ascii=False, indent=2))
+    for answer in [] if as_json else answers:
+        if answer.error:
+            err.print(escape(f"{answer.path}: {answer.error}"))
+            continue
+        named = "  ".join(f"{label} {share:.1%}" for label, share in answer.top)
+        out.print(escape(f"{answer.path}\t{answer.label or 'not sure'}\t{answer.confidence:.1%}" + (f"\t{named}" if top > 1 else "")))
+    if answers and all(answer.error for answer in answers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[list[Path] | None, typer.Argument(help="Labelled pictures: folder per class.")] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV or Parquet in place of class folders.")] = None,
+    image: Annotated[str, typer.Option()] = "image",
+    label: Annotated[str, typer.Option()] = "label",
+    group: Annotated[str | None, typer.Option(help="What was sampled together, for the intervals.")] = None,
+    device: DeviceOption = "auto",
+    runs: Annotated[Path, typer.Option()] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, worst mistakes."""
+    from regraft.recipes.evaluate import run_evaluate
+
+    with _Screen() as screen:
+        found = run_evaluate(
+            run, tuple(data or ()), table=table, image=image, label=label, group=group, device=device, runs=runs,
+            listener=screen.listener,
+        )  # fmt: skip
+    _show_report(found, as_json)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    onnx: Annotated[Path, typer.Option(help="Where to write the ONNX model.")],
+    pictures: Annotated[list[Path] | None, typer.Option(help="Check on these instead of the run's own validation pictures.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the model with its preprocessing as ONNX; refused where it disagrees with the run."""
+    from regraft.recipes.export import run_export
+
+    with _Screen() as screen:
+        found = run_export(run, onnx, pictures=tuple(pictures or ()), force=force, listener=screen.listener)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        out.print(escape(found["sentence"]))
+
+
+@app.command()
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Draw a run's page again and say where it is."""
+    from regraft.core.rundir import resolve_run
+    from regraft.report.page import render
+
+    path = resolve_run(run)
+    render(path)
+    _show_report(path, as_json)
+
+
+@app.command()
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a glob.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="List all of them.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the backbones that `--backbone` takes."""
+    from regraft.recipes.models import list_models
+
+    found = list_models(pattern)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    shown = found if everything else found[:40]
+    view = Table("name", "family", "weights", box=None, header_style="bold")
+    for item in shown:
+        view.add_row(item["name"], item["family"], item["weights"])
+    out.print(view)
+    if len(shown) < len(found):
+        out.print(f"… {len(found) - len(shown)} more; narrow it with a pattern, or --all.")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check this installation: versions, device, extras, embedded weights, disk."""
+    from regraft.recipes.doctor import examine
+
+    found = examine()
+    if as_json:
+        print(json.dumps([item.__dict__ for item in found], indent=2))
+    for item in [] if as_json else found:
+        mark = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "bad": "[red]bad[/] "}[item.state]
+        out.print(f"{mark}  {escape(item.name)}: {escape(item.text)}")
+    if any(item.state == "bad" for item in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    budget: Annotated[str, typer.Option(help="Time for the run.")] = "3m",
+    backbone: Annotated[str, typer.Option()] = "scion",
+    weights: Annotated[Path | None, typer.Option()] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    runs: Annotated[Path, typer.Option()] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """The main job on real pictures that come with scikit-image: which surface is this?"""
+    from regraft.recipes.config import checked, seconds
+    from regraft.recipes.demo import run_demo
+
+    config = {"backbone": backbone, "weights": weights, "seed": seed, "budget_s": seconds(budget)}
+    with _Screen() as screen:
+        run = run_demo(lambda root: checked(roots=(root,), **config), runs=runs, listener=screen.listener)
+    _show_report(run, as_json)
+
+
+def _show_report(run: Path, as_json: bool) -> None:
+    from regraft.report.schema import read_report
+
+    found = read_report(run)
+    if as_json:
+        print((run / "report.json").read_text(encoding="utf-8"), end="")
+        return
+    out.print(f"\n[bold]{escape(found.verdict)}[/]\n")
+    view = Table("candidate", found.metric.replace("_", " "), "95 % interval", "validation", "seconds", "trained", box=None, header_style="bold")
+    for c in found.candidates:
+        low, high = c.interval
+        view.add_row(
+            f"{escape(c.name)}{' *' if c.chosen else ''}",
+            _figure(c.value), f"{_figure(low)} – {_figure(high)}", _figure(c.validation),
+            "" if c.seconds is None else f"{c.seconds:.0f}", "" if c.trained_parameters is None else f"{c.trained_parameters:,}",
+        )  # fmt: skip
+    out.print(view)
+    out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
+    for alarm in found.alarms:
+        out.print(f"[yellow]Alarm:[/] {escape(alarm)}")
+    out.print(f"Report: {escape(str(run / 'report.html'))}")
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+class _Screen:
+    """Lines and one progress bar on stderr; on a terminal only the bar moves, elsewhere it is left out."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), console=err, transient=True
+        )
+        self._task: Any = None
+        from regraft.recipes.listener import Listener
+
+        screen = self
+
+        class Shown(Listener):
+            def say(self, text: str) -> None:
+                err.print(escape(text))
+
+            def progress(
+                self, what: str, done: float, total: float, *, rate: str = "", remaining_s: float | None = None
+            ) -> None:
+                screen.move(what, done, total, rate, remaining_s)
+
+        self.listener = Shown()
+
+    def move(self, what: str, done: float, total: float, rate: str, remaining_s: float | None) -> None:
+        left = "" if remaining_s is None else f"{int(remaining_s) // 60}:{int(remaining_s) % 60:02d} left"
+        note = "  ".join(part for part in (rate, left) if part)
+        if self._task is None:
+            self._task = self._bar.add_task("", total=1, note="")
+        self._bar.update(self._task, description=escape(what), completed=done, total=max(total, 1e-9), note=note)
+
+    def __enter__(self) -> _Screen:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def main() -> None:
+    """Entry point: errors become one sentence; `--debug` anywhere gives the traceback."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except RegraftError as error:
+        if debug:
+            raise
+        err.print(f"[red]{'Usage' if isinstance(error, UsageError) else 'Error'}:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("Interrupted. The same command takes the run up where it stopped.")
+        sys.exit(130)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.ClickException):
+            error.show()
+            sys.exit(error.exit_code)
+        if isinstance(error, click.exceptions.Abort):
+            sys.exit(130)
+        if debug:
+            raise
+        err.print(
+            f"[red]Unexpected {type(error).__name__}:[/] {escape(str(error))}\nThis is a defect in Regraft; "
+            "the same command with --debug shows where."
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""A run or artifact → answers about pictures, by PyTorch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regraft.core.errors import RegraftError, UsageError
+from regraft.core.rundir import artifact_of
+from regraft.core.types import InputSpec, Stream
+from regraft.data.transform import EvalTransform
+from regraft.deploy.inputs import as_list, expand_inputs, name_of, read_ahead
+from regraft.deploy.packing import PackedClassifier, unpack
+from regraft.deploy.prediction import Prediction, answer, check_options
+
+__all__ = ["Prediction", "Predictor", "expand_inputs"]
+
+
+class Predictor:
+    """A classifier in evaluation mode on one device. `load` is the way to get one.
+
+    labels: in the order of the probabilities. threshold: the artifact's own, below which it abstains.
+    """
+
+    def __init__(self, packed: PackedClassifier, device: torch.device) -> None:
+        self.packed = packed
+        self.device = device
+        self.labels = packed.labels
+        self.threshold = packed.threshold
+        self.task = packed.task.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.transform = EvalTransform(packed.input_spec)
+
+    @classmethod
+    def load(cls, path: Path | str, *, device: str = "auto") -> Predictor:
+        """From a run directory, `runs/LAST` or an artifact folder; device: "auto", "cpu", "cuda" or "mps".
+
+        Raises ArtifactError for what is missing, altered or cut off, UsageError for a device that is not there.
+        """
+        chosen = _device(device)
+        return cls(unpack(artifact_of(Path(path))), chosen)
+
+    @property
+    def input_spec(self) -> InputSpec:
+        return self.packed.input_spec
+
+    def predict(
+        self, paths_or_arrays: Any, *, top: int = 1, threshold: float | None = None, batch_size: int = 32
+    ) -> list[Prediction]:
+        """One prediction per picture, in order.
+
+        paths_or_arrays: paths, uint8 arrays (H, W, 3) or Pillow images, mixed as you like, or a single one of them.
+        top: how many alternatives to tell. threshold: confidence below which the label is None; None takes the
+        artifact's own, 0 never abstains. A picture that cannot be read gives a prediction with its error.
+        """
+        least = self.threshold if threshold is None else threshold
+        check_options(top, least, batch_size)
+        items = as_list(paths_or_arrays)
+        return list(self._answers(items, top, least, batch_size))
+
+    def probabilities(self, pictures: Stream | Any, *, batch_size: int = 32) -> np.ndarray:
+        """Probabilities float32 (N, K), temperature applied, of a stream's epoch 0 or of a list as `predict` takes.
+
+        Padding of a stream is left out. Raises UnreadableError for a picture that cannot be read: a row has no room for
+        an error.
+        """
+        rows = [np.empty((0, len(self.labels)), np.float32)]
+        if hasattr(pictures, "epoch"):
+            for batch in pictures.epoch(0):
+                found = self._compute(batch.x)
+                rows.append(found if batch.weight is None else found[batch.weight.numpy() > 0])
+            return np.concatenate(rows)
+        for read in read_ahead(as_list(pictures), self.transform, batch_size):
+            for picture in read:
+                if isinstance(picture, RegraftError):
+                    raise picture
+            rows.append(self._compute(torch.stack([p for p in read if isinstance(p, Tensor)])))
+        return np.concatenate(rows)
+
+    def _answers(self, items: list[Any], top: int, threshold: float, batch_size: int) -> Iterator[Prediction]:
+        remaining = iter(items)
+        for read in read_ahead(items, self.transform, batch_size):
+            whole = [picture for picture in read if isinstance(picture, Tensor)]
+            found = iter(self._compute(torch.stack(whole)) if whole else ())
+            for picture in read:
+                path = name_of(next(remaining))
+                if isinstance(picture, Tensor):
+                    yield answer(path, next(found), self.labels, top=top, threshold=threshold)
+                else:
+                    yield Prediction(path, None, 0.0, error=str(picture))
+
+    def _compute(self, x: Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+            logits = self.task.predict(x).float() / self.packed.temperature
+            found: np.ndarray = logits.softmax(dim=1).cpu().numpy()
+        return found
+
+
+def _device(name: str) -> torch.device:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if name not in there:
+        raise UsageError(f"device takes auto, {', '.join(there)}; {name!r} came.")
+    if not there[name]:
+        raise UsageError(f"Device {name} was asked for, but PyTorch sees none here: use auto or cpu.")
+    return torch.device(name)

@@ -1,0 +1,77 @@
+"""From a plan to an optimiser whose groups carry their real rates."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from regraft.core.errors import PlanError, UsageError
+from regraft.engine.settings import FitSettings
+
+
+class Row(Protocol):
+    """One parameter of a plan."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def lr(self) -> float | None: ...
+    @property
+    def from_progress(self) -> float: ...
+    @property
+    def decay(self) -> bool: ...
+
+
+class PlanLike(Protocol):
+    """What the loop needs of a plan; `regraft.strategies.Plan` is one."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]: ...
+    @property
+    def base_lr(self) -> float: ...
+
+    def trains(self, name: str, progress: float) -> bool: ...
+    def thaw_points(self) -> tuple[float, ...]: ...
+    def set_modes(self, task: nn.Module, progress: float) -> None: ...
+
+
+def build_optimizer(task: nn.Module, plan: PlanLike, settings: FitSettings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) or SGD with Nesterov momentum; one group per (rate, thaw, decay)."""
+    parameters = dict(task.named_parameters())
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    for row in plan.rows:
+        if row.lr is not None:
+            groups.setdefault((row.lr, row.from_progress, row.decay), []).append(parameters[row.name])
+    if not groups:
+        raise PlanError("The plan trains nothing: give at least one rule a rate.")
+    described = [
+        {
+            "params": members,
+            "lr": plan.base_lr * multiple,
+            "peak_lr": plan.base_lr * multiple,
+            "from_progress": start,
+            "weight_decay": settings.weight_decay if decay else 0.0,
+        }
+        for (multiple, start, decay), members in groups.items()
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(described, lr=plan.base_lr)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(described, lr=plan.base_lr, momentum=0.9, nesterov=True)
+    raise UsageError(f"--optimizer takes adamw or sgd; {settings.optimizer!r} came.")
+
+
+def set_rates(optimizer: torch.optim.Optimizer, settings: FitSettings, progress: float) -> float:
+    """Set every group's rate for this progress; returns the largest. A group that is not thawed yet has rate 0.
+
+    Progress 0 of the warm-up would waste the first step, so the rate is taken at the step's end.
+    """
+    factor = settings.lr_factor(min(1.0, progress + 1 / settings.steps))
+    largest = 0.0
+    for group in optimizer.param_groups:
+        lr = group["peak_lr"] * factor if progress >= group["from_progress"] else 0.0
+        group["lr"] = lr
+        largest = max(largest, lr)
+    return largest

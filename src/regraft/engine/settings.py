@@ -1,0 +1,58 @@
+"""What the loop is told, and what it tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of one fit.
+
+    steps: optimiser steps in all. accumulate: batches per step. warmup: share of the steps in which the rate rises.
+    final_lr: share of the base rate that the cosine ends at. clip_norm: largest gradient norm, None = off.
+    ema: decay of the running average of the weights, 0 = off. evaluate_every: steps between evaluations.
+    patience: evaluations without a better one before stopping, None = never. limit_s: seconds of training, counted over
+    resumes, None = none. checkpoint_every_s: seconds between checkpoints.
+    """
+
+    steps: int
+    accumulate: int = 1
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    final_lr: float = 0.01
+    clip_norm: float | None = 1.0
+    ema: float = 0.0
+    evaluate_every: int = 0
+    patience: int | None = None
+    limit_s: float | None = None
+    checkpoint_every_s: float = 30.0
+    optimizer: str = "adamw"
+    seed: int = 0
+
+    def lr_factor(self, progress: float) -> float:
+        """Linear warm-up from 0, then half a cosine down to `final_lr`, for progress in [0, 1] (arXiv:1608.03983)."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        share = (progress - self.warmup) / max(1e-9, 1 - self.warmup)
+        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What the loop says after a step, or after an evaluation (then `values` has its figures).
+
+    rate: samples per second so far; remaining_s: at that rate, to the end of the plan.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    lr: float
+    rate: float
+    remaining_s: float
+    elapsed_s: float
+    values: Mapping[str, float] = field(default_factory=dict)

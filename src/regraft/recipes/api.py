@@ -1,0 +1,78 @@
+"""What a Python program calls: `fit` and `load`, and the run that `fit` gives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from regraft.core.rundir import resolve_run
+from regraft.deploy.predictor import Predictor
+from regraft.recipes.config import checked, seconds
+from regraft.recipes.fit import run_fit
+from regraft.recipes.listener import Listener
+from regraft.report.schema import Report, read_report
+
+PathLike = str | os.PathLike[str]
+
+
+class Run:
+    """A finished run: its figures, its report and its folder."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = resolve_run(Path(path))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def data(self) -> Report:
+        """Everything in report.json."""
+        return read_report(self.path)
+
+    @property
+    def verdict(self) -> str:
+        """The one sentence that says whether transfer helped."""
+        return self.data.verdict
+
+    @property
+    def value(self) -> float | None:
+        """The chosen model's figure on the test pictures, in the run's metric."""
+        return self.data.value
+
+    def report(self) -> Path:
+        """The page; drawn again where it is missing."""
+        from regraft.report.page import render
+
+        page = self.path / "report.html"
+        return page if page.is_file() else render(self.path)
+
+
+def fit(
+    *data: PathLike,
+    budget: str | float | None = None,
+    runs: PathLike = "runs",
+    fresh: bool = False,
+    listener: Listener | None = None,
+    **options: Any,
+) -> Run:
+    """Transfer to the pictures in `data` (folders); options are the fields of `regraft.recipes.config.FitConfig`.
+
+    budget: seconds, or "90s", "5m", "1h". Raises UsageError and DataError with a sentence that says what to do.
+    """
+    for name in ("table", "weights", "test"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    if isinstance(options.get("strategies"), str):
+        options["strategies"] = tuple(options["strategies"].split(","))
+    config = checked(roots=tuple(Path(item) for item in data), budget_s=seconds(budget), **options)
+    return Run(run_fit(config, runs=Path(runs), fresh=fresh, listener=listener))
+
+
+def load(run: PathLike | Run, *, device: str = "auto") -> Predictor:
+    """The model of a run, `runs/LAST`, or an artifact folder, ready to predict."""
+    return Predictor.load(Path(os.fspath(run)), device=device)
+

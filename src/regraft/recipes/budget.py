@@ -1,0 +1,76 @@
+"""How long a run may take, and how that time is shared out.
+
+The probe comes first and costs what it costs. What is left goes to fine-tuning, to the control and, where there is enough, to
+training the chosen one and the control again on training and validation pictures together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regraft.core.clock import seconds_since_start
+from regraft.core.files import read_json, write_json
+from regraft.core.rundir import RunDirectory
+
+#: Without --budget: the time for the usual number of epochs, between these bounds.
+DEFAULT_LIMITS_S = (60.0, 1200.0)
+#: What scoring, figures and the artifact take, beside a share of the whole.
+RESERVE_S = 8.0
+#: An epoch on the refit's larger set and its start-up cost this much more.
+REFIT_COST = 1.35
+
+
+class Clock:
+    """Seconds spent on a run, over all its resumes."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.path = run.path / "work" / "spent.json"
+        self.before = float(read_json(self.path)["spent_s"]) if self.path.is_file() else 0.0
+
+    def spent(self) -> float:
+        return self.before + seconds_since_start()
+
+    def keep(self) -> None:
+        """Remember what was spent, for a resume."""
+        write_json(self.path, {"spent_s": round(self.spent(), 3)})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """epochs for each trained candidate; limit_s, a hard limit per candidate; refit_reserve_s, kept for the refit."""
+
+    epochs: float
+    limit_s: float | None
+    budget_s: float
+    epoch_s: float
+    refit: bool
+
+
+def usual_epochs(n_train: int) -> float:
+    """Epochs that fine-tuning a set of that size usually profits from: about 5,000 pictures in all, 8 to 40 epochs."""
+    return float(min(40, max(8, round(5000 / max(1, n_train)))))
+
+
+def schedule(
+    *, n_train: int, epoch_s: float, spent_s: float, budget_s: float | None, epochs: float | None, trained: int, refit: bool
+) -> Schedule:
+    """Share the time.
+
+    epoch_s: seconds of one epoch with its evaluation. trained: how many trainings precede the refit. Where `epochs` is given
+    it is kept and nothing is cut off. Too little time for one epoch gives 0 epochs.
+    """
+    wanted = usual_epochs(n_train) if epochs is None else epochs
+    whole = trained + (2 * REFIT_COST if refit else 0)
+    if epochs is not None:
+        return Schedule(epochs, None, budget_s or spent_s + wanted * epoch_s * whole + RESERVE_S, epoch_s, refit)
+    if budget_s is None:
+        needed = spent_s + RESERVE_S + wanted * epoch_s * whole * 1.1
+        budget_s = float(min(max(needed, DEFAULT_LIMITS_S[0]), DEFAULT_LIMITS_S[1]))
+    left = max(0.0, budget_s * 0.96 - spent_s - RESERVE_S)
+    if refit and left / (whole * epoch_s) < 3:  # a refit that halves a short training costs more than it gives
+        refit, whole = False, trained
+    share = left / max(whole, 1e-9)
+    possible = share / max(epoch_s * 1.1, 1e-9)
+    if possible < 0.5:
+        return Schedule(0.0, None, budget_s, epoch_s, False)
+    return Schedule(round(min(wanted, possible), 2), share * 1.15, budget_s, epoch_s, refit)

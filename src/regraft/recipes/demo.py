@@ -1,0 +1,18 @@
+"""`regraft demo`: the main job, offline, on real pictures that come with scikit-image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from regraft.data.demo import make_demo
+from regraft.recipes.config import FitConfig
+from regraft.recipes.fit import run_fit
+from regraft.recipes.listener import Listener
+
+
+def run_demo(configure: Callable[[Path], FitConfig], *, runs: Path, listener: Listener) -> Path:
+    """Cut the pictures into `runs/demo-pictures` and fit them. configure: folder → the fit's options."""
+    folder = make_demo(runs / "demo-pictures", seed=0)
+    listener.say(f"Which surface is this? Patches of photographs, in {folder} (SOURCES.md names them).")
+    return run_fit(configure(folder), runs=runs, listener=listener)

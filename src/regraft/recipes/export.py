@@ -1,0 +1,48 @@
+"""`regraft export`: a run's model as one ONNX file, checked on the run's own validation pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from regraft.core.errors import UsageError
+from regraft.core.rundir import artifact_of
+from regraft.deploy.onnx_export import export_onnx
+from regraft.deploy.predictor import expand_inputs
+from regraft.recipes.listener import Listener
+
+#: Enough to see a disagreement of half a per cent, few enough to take seconds.
+CHECK_LIMIT = 400
+
+
+def run_export(run: Path, out: Path, *, pictures: Sequence[Path], force: bool, listener: Listener) -> dict[str, Any]:
+    """Export, check, and say what was found. Raises ExportError where both disagree, UsageError where `out` exists."""
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists: choose another name, or replace it with --force.")
+    folder = artifact_of(run)
+    labels: np.ndarray | None = None
+    if pictures:
+        paths = expand_inputs([str(p) for p in pictures])
+    else:
+        paths, labels = _validation_pictures(folder.parent)
+    if not paths:
+        raise UsageError(
+            "There is nothing to check the export on: the run's validation pictures are gone. Give some with --pictures."
+        )
+    listener.say(f"Exporting, and checking on {len(paths)} pictures.")
+    found = export_onnx(folder, out, check_pictures=paths, labels=labels)
+    return {"path": str(out), **found.to_json()}
+
+
+def _validation_pictures(run: Path) -> tuple[list[Path], np.ndarray | None]:
+    table = run / "predictions.parquet"
+    if not table.is_file():
+        return [], None
+    rows = [r for r in pq.read_table(table, columns=["path", "split", "label"]).to_pylist() if r["split"] == "val"]
+    known = {r["path"]: int(r["label"]) for r in rows if Path(r["path"]).is_file()}
+    names = sorted(known)[:CHECK_LIMIT]
+    return [Path(n) for n in names], np.asarray([known[n] for n in names], dtype=np.int64)

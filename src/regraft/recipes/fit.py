@@ -1,0 +1,333 @@
+"""`regraft fit`: from a folder of pictures to the best model that transfer gives, with the evidence.
+
+Order: audit, split, cached features, the probe (the first answer), then fine-tuning and the control from scratch for equal
+time. Every choice is made on validation pictures; the test pictures are scored once, after the choice.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regraft.backbones import create
+from regraft.core.environment import command_line, describe
+from regraft.core.errors import RegraftError
+from regraft.core.files import read_json, write_json
+from regraft.core.rundir import RunDirectory
+from regraft.data.split import Round
+from regraft.engine import Machine, launch
+from regraft.measure.bootstrap import bootstrap
+from regraft.recipes.budget import Clock, Schedule, schedule
+from regraft.recipes.candidates import Candidate, Workbench, softmax
+from regraft.recipes.config import FitConfig
+from regraft.recipes.features import extract_features
+from regraft.recipes.listener import Listener
+from regraft.recipes.outcome import Final, RoundResult, conclude, write_artifact_of
+from regraft.recipes.pictures import Prepared, prepare
+from regraft.strategies import ProbeHead
+
+log = logging.getLogger(__name__)
+
+
+def run_fit(
+    config: FitConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
+) -> Path:
+    """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
+    listener = listener or Listener()
+    machine = launch(
+        device=config.device,
+        devices=config.devices,
+        precision=config.precision,
+        seed=config.seed,
+        deterministic=config.deterministic,
+    )
+    path, resumed = machine.fabric.broadcast(_open(config, runs, fresh) if machine.is_first else None)
+    run = RunDirectory(path)
+    if not machine.is_first:
+        _work(config, run, machine, Listener())
+        return path
+    with run.locked():
+        if resumed:
+            listener.say(f"Taking up {run.path} where it stopped.")
+        run.point_last()
+        write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
+        try:
+            _work(config, run, machine, listener)
+        except RegraftError as error:
+            run.failed(str(error))
+            raise
+    return path
+
+
+def _open(config: FitConfig, runs: Path, fresh: bool) -> tuple[Path, bool]:
+    data = config.roots[0].resolve().name if config.roots else (config.table or Path("table")).stem
+    run, resumed = RunDirectory.open(
+        runs, "fit", data, config.backbone.partition(":")[0], config.plain(), fresh=fresh
+    )
+    return run.path, resumed
+
+
+def who_trains(config: FitConfig) -> str:
+    """The who-trains table of every candidate, without training: what `--print-plan` shows."""
+    prepared = prepare(config)
+    machine = launch(device=config.device, precision=config.precision, seed=config.seed)
+    backbone = create(config.backbone, config.weights)
+    bench = Workbench(config, "accuracy", prepared, backbone, machine, RunDirectory(Path(".")), Listener())
+    texts = []
+    for name in config.strategies:
+        task = bench.task(name, None)
+        batch = bench.streams.train(prepared.splits.rounds[0].train).batch_size
+        texts.append(f"{name}\n{bench.plan(name, task, batch)}")
+    return "\n\n".join(texts)
+
+
+def _work(config: FitConfig, run: RunDirectory, machine: Machine, listener: Listener) -> None:
+    clock = Clock(run)
+    prepared = prepare(config, lambda done, total: listener.progress("Looking at the pictures", done, total))
+    _tell_audit(prepared, listener)
+    write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
+    backbone = create(config.backbone, config.weights).to(machine.device)
+    metric = _metric(config, prepared)
+    bench = Workbench(config, metric, prepared, backbone, machine, run, listener)
+    fitting = _Fitting(bench, clock)
+    fitting.everything()
+
+
+def _metric(config: FitConfig, prepared: Prepared) -> str:
+    """What is maximised: accuracy, or balanced accuracy where one class is at least three times another."""
+    if config.metric != "auto":
+        return config.metric
+    counts = np.bincount(prepared.labels, minlength=prepared.n_classes)
+    return "balanced_accuracy" if counts.max() >= 3 * max(1, counts.min()) else "accuracy"
+
+
+def _tell_audit(prepared: Prepared, listener: Listener) -> None:
+    report = prepared.audit
+    listener.say(
+        f"{report.n_usable} of {report.n_files} pictures in {prepared.n_classes} classes are usable "
+        f"(looked at in {report.seconds:.1f} s)."
+    )
+    for finding in report.findings:
+        if finding.severity != "info":
+            listener.say(f"  {finding.severity}: {finding.sentence}")
+    for note in prepared.splits.notes:
+        listener.say(f"  {note}")
+
+
+@dataclass
+class _Fitting:
+    """The state of one fit on its way through the candidates."""
+
+    bench: Workbench
+    clock: Clock
+    plan: Schedule | None = None
+    first: dict[str, Any] = field(default_factory=dict)
+
+    def everything(self) -> None:
+        bench = self.bench
+        rounds = bench.prepared.splits.rounds
+        several = len(rounds) > 1
+        known = np.unique(np.concatenate([np.concatenate([r.train, r.val]) for r in rounds]))
+        features = self._features(known, "choose")
+        head = self._first_answer(features, known)
+        self._schedule(rounds)
+        results = [self._round(r, part, features) for r, part in enumerate(rounds)]
+        best = _best_on_validation(results)
+        listener = bench.listener
+        listener.say(f"Chosen on validation: {best}.")
+        # From here on nothing is chosen any more: the test pictures may be looked at.
+        if several:
+            self._score_rounds(rounds, results, features)
+            final = self._final_of_all(best, known, head)
+        else:
+            final = self._final(best, rounds[0], results[0], features, head)
+        conclude(
+            bench,
+            results=results,
+            final=final,
+            chosen=best,
+            first=self.first,
+            head=head if best == "probe" else None,
+            spent=self.clock.spent,
+            command=command_line(),
+        )
+        if bench.machine.is_first:
+            shutil.rmtree(bench.run.path / "work", ignore_errors=True)
+            bench.run.done()
+
+    # ---- the parts ----------------------------------------------------------------------------------------------
+
+    def _features(self, indices: np.ndarray, name: str) -> np.ndarray:
+        """Pooled features of all usable pictures in their numbering; rows outside `indices` stay zero."""
+        bench = self.bench
+        rows = extract_features(bench, indices, bench.run.path / "work" / f"features-{name}.safetensors")
+        whole = np.zeros((len(bench.prepared.labels), rows.shape[1]), dtype=np.float32)
+        whole[indices] = rows
+        return whole
+
+    def _first_answer(self, features: np.ndarray, known: np.ndarray) -> ProbeHead:
+        """Solve the probe on everything but the test pictures; its out-of-fold figure is the first answer."""
+        bench = self.bench
+        head = bench.probe(features[known], known)
+        kept = bench.run.path / "work" / "first.json"
+        labels = bench.labels(known)
+        if kept.is_file():
+            self.first = read_json(kept)
+            return head
+        estimate = bootstrap(
+            bench.metric,
+            softmax(head.out_of_fold),
+            labels,
+            groups=bench.prepared.groups(known),
+            resamples=500,
+            seed=bench.config.seed,
+        )
+        self.first = {
+            "seconds": round(self.clock.spent(), 2),
+            "value": estimate.value,
+            "interval": [estimate.low, estimate.high],
+            "how": f"probe ({head.kind}), cross-validated on {len(known)} pictures",
+        }
+        bench.listener.say(
+            f"First answer after {self.first['seconds']:.1f} s: {bench.metric.replace('_', ' ')} "
+            f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}], {self.first['how']}."
+        )
+        if bench.machine.is_first:
+            self._artifact_of_probe(head)
+            write_json(kept, self.first)
+        self.clock.keep()
+        return head
+
+    def _artifact_of_probe(self, head: ProbeHead) -> None:
+        """The probe can be used at once; a better candidate replaces it at the end."""
+        write_artifact_of(self.bench, self.bench.task("finetune", head), 1.0, 0.0, {"candidate": "probe", "preliminary": True})
+
+    def _schedule(self, rounds: tuple[Round, ...]) -> None:
+        bench, config = self.bench, self.bench.config
+        trained = [name for name in config.strategies if name != "probe"]
+        path = bench.run.path / "work" / "schedule.json"
+        if path.is_file():
+            self.plan = Schedule(**read_json(path))
+        elif trained:
+            train, val = rounds[0].train, rounds[0].val
+            fixed = config.epochs is not None
+            epoch_s = 1.0 if fixed else bench.epoch_seconds(train, val)
+            refit = config.refit and len(rounds) == 1
+            self.plan = schedule(
+                n_train=len(train),
+                epoch_s=epoch_s,
+                spent_s=self.clock.spent(),
+                budget_s=config.budget_s,
+                epochs=config.epochs,
+                trained=len(trained) * len(rounds) + (len(rounds) > 1),
+                refit=refit,
+            )
+            self.plan = bench.machine.fabric.broadcast(self.plan)
+            assert self.plan is not None
+            if bench.machine.is_first:
+                write_json(path, self.plan.__dict__)
+            if self.plan.epochs == 0:
+                bench.listener.say("The budget leaves no time to train: the probe is the answer, without a control.")
+            elif not fixed:
+                bench.listener.say(
+                    f"Budget {self.plan.budget_s:.0f} s: {', '.join(trained)} get {self.plan.epochs:g} epochs each "
+                    f"(about {self.plan.epoch_s:.1f} s an epoch)" + (", then a refit." if self.plan.refit else ".")
+                )
+
+    def _round(self, index: int, part: Round, features: np.ndarray) -> RoundResult:
+        """All candidates of one round, judged on its validation pictures."""
+        bench = self.bench
+        head = bench.probe(features[part.train], part.train)
+        candidates: dict[str, Candidate] = {}
+        if "probe" in bench.config.strategies or self.plan is None or self.plan.epochs == 0:
+            logits = head.logits(features[part.val])
+            candidates["probe"] = bench.probe_candidate(logits, part.val, self.first["seconds"])
+        for name in ("finetune", "scratch"):
+            if name in bench.config.strategies and self.plan is not None and self.plan.epochs > 0:
+                candidates[name] = bench.train(
+                    name,
+                    self._folder(index, name),
+                    part.train,
+                    part.val,
+                    epochs=self.plan.epochs,
+                    limit_s=self.plan.limit_s,
+                    head=head,
+                    round_index=index,
+                )
+                self.clock.keep()
+                found = candidates[name]
+                bench.listener.say(
+                    f"{name}: validation {bench.metric.replace('_', ' ')} {found.value:.1%} after {found.steps} steps, "
+                    f"{found.seconds:.0f} s."
+                )
+        return RoundResult(part, head, candidates)
+
+    def _folder(self, index: int, name: str) -> Path:
+        return self.bench.run.path / "work" / f"round{index}" / name
+
+    def _score_rounds(self, rounds: tuple[Round, ...], results: list[RoundResult], features: np.ndarray) -> None:
+        for index, (part, result) in enumerate(zip(rounds, results, strict=True)):
+            for name in result.candidates:
+                if name == "probe":
+                    result.test_logits[name] = result.head.logits(features[part.test])
+                else:
+                    task = self.bench.load(name, self._folder(index, name))
+                    result.test_logits[name] = self.bench.logits(task, part.test, f"Scoring {name}")
+
+    def _final_of_all(self, best: str, known: np.ndarray, head: ProbeHead) -> Final:
+        """Cross-validation measured the procedure; the model that is handed over learns from every picture."""
+        if best == "probe":
+            return Final(self.bench.task("finetune", head), refit=True)
+        assert self.plan is not None
+        folder = self._folder(0, f"{best}-all")
+        self.bench.train(best, folder, known, None, epochs=self.plan.epochs, limit_s=None, head=head, label=f"{best}, all")
+        return Final(self.bench.load(best, folder), refit=True)
+
+    def _final(
+        self, best: str, part: Round, result: RoundResult, features: np.ndarray, head: ProbeHead
+    ) -> Final:
+        """Refit the chosen one and the control on train + validation where the budget has room, and score the test once."""
+        bench = self.bench
+        both = np.sort(np.concatenate([part.train, part.val]))
+        refit = bool(bench.config.refit and (self.plan is None or self.plan.refit or self.plan.epochs == 0))
+        folders = {name: self._folder(0, name) for name in result.candidates if name != "probe"}
+        if refit and self.plan is not None and self.plan.epochs > 0:
+            for name in {best, "scratch"} & set(folders):
+                found = result.candidates[name]
+                share = 1.0 if found.best_step >= found.steps / 2 else min(1.0, 1.25 * found.best_step / found.steps)
+                folders[name] = self._folder(0, f"{name}-refit")
+                bench.train(
+                    name,
+                    folders[name],
+                    both,
+                    None,
+                    epochs=max(0.3, self.plan.epochs * share),
+                    limit_s=None,
+                    head=head,
+                    label=f"{name}, refit",
+                )
+                self.clock.keep()
+        test_features = self._features(part.test, "test")
+        own = head if refit else result.head
+        tasks: dict[str, Any] = {}
+        for name in result.candidates:
+            if name == "probe":
+                result.test_logits[name] = own.logits(test_features[part.test])
+                tasks[name] = bench.task("finetune", own)
+            else:
+                tasks[name] = bench.load(name, folders[name])
+                result.test_logits[name] = bench.logits(tasks[name], part.test, f"Scoring {name}")
+        return Final(tasks[best], refit=refit)
+
+
+def _best_on_validation(results: list[RoundResult]) -> str:
+    """The candidate with the best mean selection score over the rounds; a tie goes to the one that trains less."""
+    names = list(results[0].candidates)
+    means = {name: float(np.mean([r.candidates[name].selection for r in results])) for name in names}
+    return max(names, key=lambda name: (round(means[name], 9), -names.index(name)))
+

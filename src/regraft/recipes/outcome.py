@@ -1,0 +1,284 @@
+"""The end of a fit: figures from the test pictures, the artifact, and everything that the report is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regraft.core.files import replacing, write_text
+from regraft.data.split import Round
+from regraft.deploy.packing import pack
+from regraft.engine import predict
+from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
+from regraft.measure.calibration import abstention, fit_temperature, reliability
+from regraft.measure.embedding import tsne
+from regraft.measure.metrics import score, summary
+from regraft.measure.verdict import alarms, verdict
+from regraft.recipes.candidates import Candidate, Workbench, softmax
+from regraft.report.page import render
+from regraft.report.schema import write_report
+from regraft.strategies import ProbeHead
+from regraft.tasks.classification import Classification
+
+#: At most this many pictures are placed on the map of features.
+MAP_LIMIT = 1000
+
+
+@dataclass
+class RoundResult:
+    """One round's candidates, and their test logits once the choice is made."""
+
+    part: Round
+    head: ProbeHead
+    candidates: dict[str, Candidate]
+    test_logits: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def best(self) -> str:
+        """The candidate with the best selection score in this round; a tie goes to the earlier one."""
+        return max(self.candidates, key=lambda n: (self.candidates[n].selection, -list(self.candidates).index(n)))
+
+
+@dataclass(frozen=True)
+class Final:
+    """The model that is handed over. refit: it learned from training and validation pictures together."""
+
+    task: Classification
+    refit: bool
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """Test or validation logits of all rounds, one after the other."""
+
+    indices: np.ndarray
+    rounds: np.ndarray
+    labels: np.ndarray
+    logits: dict[str, np.ndarray]
+
+
+def write_artifact_of(
+    bench: Workbench, task: Classification, temperature: float, threshold: float, metrics: Mapping[str, Any]
+) -> Path:
+    """The run's artifact, with where backbone and labels came from."""
+    config = bench.config
+    provenance = {
+        "recipe": "fit",
+        "run": bench.run.path.name,
+        "backbone": bench.backbone.provenance,
+        "data": [Path(root).name for root in config.roots] or [Path(config.table or "").name],
+        "seed": config.seed,
+    }
+    return pack(
+        bench.run.artifact,
+        task,
+        bench.prepared.source.classes,
+        temperature=temperature,
+        threshold=threshold,
+        provenance=provenance,
+        metrics=metrics,
+    )
+
+
+def conclude(
+    bench: Workbench,
+    *,
+    results: list[RoundResult],
+    final: Final,
+    chosen: str,
+    first: Mapping[str, Any],
+    head: ProbeHead | None,
+    spent: Callable[[], float],
+    command: str,
+) -> None:
+    """Write predictions, map, artifact, report.json and report.html. head: given where the probe was chosen."""
+    if not bench.machine.is_first:
+        return
+    prepared, metric, config = bench.prepared, bench.metric, bench.config
+    test = _pool(results, "test", prepared.labels)
+    val = _pool(results, "val", prepared.labels)
+    if head is not None:  # every known picture was held out once in the probe's cross-validation
+        known = np.unique(np.concatenate([np.concatenate([r.part.train, r.part.val]) for r in results]))
+        tuning_logits, tuning_labels = head.out_of_fold, prepared.labels[known]
+    else:
+        tuning_logits, tuning_labels = val.logits[chosen], val.labels
+    temperature = fit_temperature(tuning_logits, tuning_labels)
+    rule = abstention(softmax(tuning_logits, temperature), tuning_labels)
+    groups = prepared.groups(test.indices)
+    probabilities = {name: softmax(logits, temperature) for name, logits in test.logits.items()}
+    if len(results) > 1:  # the procedure as a whole: in every round the candidate that its own validation picked
+        parts = [r.test_logits[r.best] for r in results]
+        probabilities[chosen] = softmax(np.concatenate(parts), temperature)
+    options: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed}
+    intervals = {name: bootstrap(metric, p, test.labels, **options) for name, p in probabilities.items()}
+    gain = None
+    if "scratch" in probabilities:
+        gain = paired_gain(metric, probabilities[chosen], probabilities["scratch"], test.labels, **options)
+    own = intervals[chosen]
+    answer = _verdict(metric, chosen, intervals, gain)
+    figures = summary(probabilities[chosen], test.labels, prepared.source.classes)
+    validation = {n: float(np.mean([r.candidates[n].value for r in results])) for n in results[0].candidates}
+    write_artifact_of(
+        bench,
+        final.task,
+        temperature,
+        float(rule["threshold"]),
+        {"metric": metric, "value": own.value, "interval": own.bounds(), "candidate": chosen},
+    )
+    _write_predictions(bench, test, val, probabilities, temperature)
+    bench.listener.progress("Drawing the report", 0, 1)
+    _write_map(bench, final.task, test, probabilities[chosen])
+    _write_plan(bench, chosen)
+    n_train = len(np.unique(results[0].part.train)) + (len(results[0].part.val) if final.refit else 0)
+    report: dict[str, Any] = {
+        "recipe": "fit",
+        "data": ", ".join(Path(r).name or str(r) for r in config.roots) or Path(config.table or "").name,
+        "backbone": config.backbone,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metric": metric,
+        "value": own.value,
+        "interval": own.bounds(),
+        "candidates": [
+            {
+                "name": name,
+                "value": intervals[name].value,
+                "interval": intervals[name].bounds(),
+                "validation": validation[name],
+                "seconds": sum(r.candidates[name].seconds for r in results),
+                "trained_parameters": results[0].candidates[name].trained_parameters,
+                "chosen": name == chosen,
+                "stopped": results[0].candidates[name].stopped,
+                "steps": results[0].candidates[name].steps,
+            }
+            for name in results[0].candidates
+        ],
+        "chosen": chosen,
+        "transfer_gain": None if gain is None else {"value": gain.value, "interval": gain.bounds()},
+        "verdict": answer[0],
+        "helped": answer[1],
+        "alarms": alarms(
+            metric_name=metric,
+            chosen=own,
+            gain=gain,
+            summary=figures,
+            n_test=len(test.labels),
+            validation=validation[chosen],
+            chosen_name=chosen,
+        ),
+        "first_answer_s": first["seconds"],
+        "first_answer": {k: first[k] for k in ("value", "interval", "how")},
+        "n_train": n_train,
+        "n_val": len(results[0].part.val),
+        "n_test": len(test.labels),
+        "evaluated_on": prepared.splits.evaluated_on,
+        "classes": list(prepared.source.classes),
+        "summary": figures,
+        "validation_summary": summary(softmax(tuning_logits, temperature), tuning_labels, prepared.source.classes),
+        "reliability_before": reliability(softmax(test.logits[chosen]), test.labels),
+        "reliability_after": reliability(probabilities[chosen], test.labels),
+        "temperature": temperature,
+        "abstention": rule,
+        "audit": prepared.audit.to_json(),
+        "notes": [*prepared.splits.notes, *_notes(final, results)],
+        "reproduce": command,
+        "seed": config.seed,
+        "total_s": round(spent(), 2),
+        "uncalibrated_ece": score("ece", softmax(test.logits[chosen]), test.labels),
+    }
+    write_report(bench.run.path, report)
+    render(bench.run.path)
+    bench.listener.say(answer[0])
+
+
+def _verdict(
+    metric: str, chosen: str, intervals: Mapping[str, Interval], gain: Interval | None
+) -> tuple[str, bool | None]:
+    if gain is None:
+        own = intervals[chosen]
+        return (
+            f"{chosen} reached {own.value:.1%} [{own.low:.1%}, {own.high:.1%}] ({metric.replace('_', ' ')}); there was no "
+            "control from scratch, so whether transfer helped is not known.",
+            None,
+        )
+    found = verdict(metric, intervals[chosen], intervals["scratch"], gain, chosen_name=chosen)
+    return found.sentence, found.helped
+
+
+def _notes(final: Final, results: list[RoundResult]) -> list[str]:
+    notes = []
+    if final.refit and len(results) == 1:
+        notes.append("The chosen candidate and the control learned from training and validation pictures together at the end.")
+    if final.refit and len(results) > 1:
+        notes.append("The figures are from cross-validation; the model that is handed over learned from every picture.")
+    for name, candidate in results[0].candidates.items():
+        if candidate.stopped in {"early", "budget", "diverged"}:
+            reasons = {"early": "validation no longer improved", "budget": "its time was up", "diverged": "its loss diverged"}
+            notes.append(f"{name} stopped after {candidate.steps} steps: {reasons[candidate.stopped]}.")
+    return notes
+
+
+def _pool(results: list[RoundResult], which: str, labels: np.ndarray) -> _Pooled:
+    parts = [getattr(r.part, which) for r in results]
+    indices = np.concatenate(parts)
+    names = list(results[0].candidates)
+    logits = {
+        n: np.concatenate([r.test_logits[n] if which == "test" else r.candidates[n].logits for r in results]) for n in names
+    }
+    rounds = np.concatenate([np.full(len(part), k) for k, part in enumerate(parts)])
+    return _Pooled(indices, rounds, labels[indices], logits)
+
+
+def _write_predictions(
+    bench: Workbench, test: _Pooled, val: _Pooled, probabilities: Mapping[str, np.ndarray], temperature: float
+) -> None:
+    rows: dict[str, list[Any]] = {k: [] for k in ("path", "split", "round", "candidate", "label", "probabilities")}
+    pictures = bench.prepared.source.pictures
+    for split, pooled in (("val", val), ("test", test)):
+        for name in pooled.logits:
+            values = probabilities[name] if split == "test" else softmax(pooled.logits[name], temperature)
+            rows["path"] += [str(pictures[i].path) for i in pooled.indices]
+            rows["split"] += [split] * len(pooled.indices)
+            rows["round"] += pooled.rounds.tolist()
+            rows["candidate"] += [name] * len(pooled.indices)
+            rows["label"] += bench.prepared.labels[pooled.indices].tolist()
+            rows["probabilities"] += values.astype(np.float32).tolist()
+    _write_table(bench.run.path / "predictions.parquet", rows)
+
+
+def _write_map(bench: Workbench, task: Classification, test: _Pooled, probabilities: np.ndarray) -> None:
+    """Where the final model's features put the test pictures."""
+    some = np.arange(len(test.indices))
+    if len(some) > MAP_LIMIT:
+        some = np.sort(np.random.default_rng(bench.config.seed).choice(some, MAP_LIMIT, replace=False))
+    stream = bench.streams.plain(test.indices[some])
+    task.to(bench.machine.device)
+    features = predict(task, stream, bench.machine, call=lambda x: task.backbone(x).pooled).outputs.numpy()
+    kept, xy = tsne(features, seed=bench.config.seed, limit=MAP_LIMIT)
+    at = some[kept]
+    pictures = bench.prepared.source.pictures
+    rows = {
+        "path": [str(pictures[i].path) for i in test.indices[at]],
+        "split": ["test"] * len(at),
+        "label": bench.prepared.labels[test.indices[at]].tolist(),
+        "predicted": probabilities[at].argmax(axis=1).tolist(),
+        "x": xy[:, 0].tolist(),
+        "y": xy[:, 1].tolist(),
+    }
+    _write_table(bench.run.path / "embedding.parquet", rows)
+
+
+def _write_plan(bench: Workbench, chosen: str) -> None:
+    task = bench.task(chosen, None)
+    write_text(bench.run.path / "plan.txt", f"{chosen}\n{bench.plan(chosen, task, bench.config.batch_size)}\n")
+
+
+def _write_table(path: Path, rows: Mapping[str, list[Any]]) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(dict(rows)), temporary)

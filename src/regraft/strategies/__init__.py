@@ -1,0 +1,7 @@
+"""Floor 1: who trains, when, at which rate; and heads that are solved instead of trained."""
+
+from regraft.strategies.plan import Plan, PlanRow, RuleStrategy
+from regraft.strategies.presets import strategies
+from regraft.strategies.probe import ProbeHead, fit_probe
+
+__all__ = ["Plan", "PlanRow", "ProbeHead", "RuleStrategy", "fit_probe", "strategies"]

@@ -1,0 +1,1 @@
+"""Weights that are part of the package, each with its card."""

@@ -1,0 +1,43 @@
+"""What every test may ask for: the shared data, where present, and a small folder of pictures to learn."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PICTURES_PER_CLASS = 12
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> None:
+    """Tests share a machine with others: two threads for torch."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data and weights: $REGRAFT_SHARED, else `shared` beside the checkout."""
+    folder = Path(os.environ.get("REGRAFT_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir() or not (folder / "weights").is_dir():
+        pytest.skip(f"no shared data at {folder}: set REGRAFT_SHARED to a folder with data/ and weights/")
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Folder per class: `ember` (reddish), `frost` (bluish), 12 PNG pictures of 48 px each, all different."""
+    folder = tmp_path / "pictures"
+    draw = np.random.default_rng(0)
+    for name, tint in (("ember", (150, 60, 30)), ("frost", (30, 80, 150))):
+        (folder / name).mkdir(parents=True)
+        for number in range(PICTURES_PER_CLASS):
+            coarse = np.clip(draw.integers(-60, 105, (6, 6, 3)) + np.array(tint), 0, 255).astype(np.uint8)
+            picture = Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC)
+            picture.save(folder / name / f"{number:02d}.png")
+    return folder

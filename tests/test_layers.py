@@ -1,0 +1,107 @@
+"""The floors of the architecture: an import goes to a lower floor or stays in its own package.
+
+Imports inside functions, under TYPE_CHECKING and through importlib count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "regraft"
+FLOORS = {
+    0: ("core", "weights"),  # weights/ holds files, no code
+    1: ("data", "backbones", "strategies", "engine", "measure", "compress"),
+    2: ("tasks", "style"),
+    3: ("adaptation", "fewshot", "pretrain"),
+    4: ("report", "deploy"),
+    5: ("recipes",),
+    6: ("cli", "studio"),
+    7: ("__init__", "__main__"),  # the package's public face: `import regraft`, `python -m regraft`
+}
+FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path, package: Path = PACKAGE) -> str:
+    """The sub-package, or the top-level module, that a file belongs to."""
+    first = path.relative_to(package).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_parts(source: str, module: tuple[str, ...]) -> set[str]:
+    """Parts of regraft that a file imports. module: its dotted name as a tuple, `__init__` included."""
+    dotted: set[tuple[str, ...]] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            dotted |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = module[: len(module) - node.level] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            dotted |= {(*base, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Call) and node.args and called(node) in {"import_module", "__import__"}:
+            dotted.add(tuple(constant_start(node.args[0]).split(".")))
+    inside = {name[1] if len(name) > 1 and name[1] else "__init__" for name in dotted if name[0] == "regraft"}
+    return {name if name in FLOOR or is_part(name) else "__init__" for name in inside}
+
+
+def is_part(name: str) -> bool:
+    return (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+
+
+def called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def constant_start(node: ast.expr) -> str:
+    """The text of a string constant, or of an f-string up to its first hole."""
+    first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+def wrong_imports(part: str, imported: set[str]) -> set[str]:
+    return {other for other in imported if other != part and FLOOR[other] >= FLOOR[part]}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    part = part_of(path)
+    assert part in FLOOR, f"{part} has no floor: give it one in FLOORS and in docs/architecture.md"
+    module = ("regraft", *path.relative_to(PACKAGE).with_suffix("").parts)
+    imported = imported_parts(path.read_text(encoding="utf-8"), module)
+    unknown = imported - FLOOR.keys()
+    assert not unknown, f"{path.name} imports {unknown}, which have no floor"
+    wrong = wrong_imports(part, imported)
+    assert not wrong, f"{part} (floor {FLOOR[part]}) may not import {', '.join(sorted(wrong))}"
+
+
+def test_fabric_is_imported_in_the_engine_only() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            tops = {name.split(".")[0] for name in names}
+            assert "lightning" not in tops, f"{path} imports the umbrella package lightning"
+            assert "lightning_fabric" not in tops or part_of(path) == "engine", f"{path} imports Fabric"
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "wrong"),
+    [
+        ("core", "from regraft.data.source import read", {"data"}),
+        ("data", "import regraft.engine.loop", {"engine"}),
+        ("data", "def f():\n    from regraft import backbones", {"backbones"}),
+        ("data", "from ..measure import metrics", {"measure"}),
+        ("tasks", "from regraft import fit", {"__init__"}),
+        ("tasks", "from importlib import import_module\nimport_module('regraft.report.page')", {"report"}),
+        ("backbones", "import importlib\nimportlib.import_module(f'regraft.data.{name}')", {"data"}),
+        ("report", "if TYPE_CHECKING:\n    from regraft.recipes.fit import Fit", {"recipes"}),
+        ("data", "from .decode import pixels\nfrom regraft.data import audit\nimport numpy", set()),
+        ("recipes", "from regraft.core.errors import DataError\nfrom regraft.report import page", set()),
+        ("cli", "import regraft.recipes.fit", set()),
+    ],
+)
+def test_the_check_sees_what_it_forbids(part: str, source: str, wrong: set[str]) -> None:
+    assert wrong_imports(part, imported_parts(source, ("regraft", part, "file"))) == wrong

@@ -1,8 +1,9 @@
-"""Features per second from JPEGs, decode to vector: the fast engines against the tutorial loop, with their cosine.
+"""Features per second from JPEGs: the fast engines against the tutorial loop, with their cosine.
 
-The tutorial loop is what people copy: PIL, torchvision's Resize / CenterCrop / ToTensor / Normalize, a DataLoader with
-num_workers=0 and batches of 4, the model in fp32 and contiguous memory. All are run alternately in this one process, so that
-a busy machine slows them alike; medians over rounds. The picture set is a random sample, the same for all.
+The tutorial loop is what people copy: PIL, torchvision's Resize / CenterCrop / ToTensor / Normalize, a
+DataLoader with num_workers=0 and batches of 4, the model in fp32 and contiguous memory. All are run
+alternately in this one process, so that a busy machine slows them alike; medians over rounds. The picture set
+is a random sample, the same for all.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class Tutorial(Dataset[Tensor]):
     def __init__(self, paths: list[Path], backbone: ImageBackbone) -> None:
         spec = backbone.input_spec
         side = spec.shape[-1]
-        modes = {"bilinear": transforms.InterpolationMode.BILINEAR, "bicubic": transforms.InterpolationMode.BICUBIC}
+        modes = {
+            "bilinear": transforms.InterpolationMode.BILINEAR,
+            "bicubic": transforms.InterpolationMode.BICUBIC,
+        }
         self.paths = paths
         self.transform = transforms.Compose(
             [
@@ -121,7 +125,8 @@ def main() -> None:
         rows.append(
             {
                 "engine": engines[name].engine, "asked": name, "build_s": round(build_s[name], 2),
-                "pictures_per_s": round(rates[name], 1), "times": round(times, 2), "least_cosine": round(worst[name], 5),
+                "pictures_per_s": round(rates[name], 1), "times": round(times, 2),
+                "least_cosine": round(worst[name], 5),
             }
         )  # fmt: skip
         print(f"{name:12} {build_s[name]:8.2f} {rates[name]:11.1f} {times:6.2f} {worst[name]:13.5f}")

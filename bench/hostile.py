@@ -41,14 +41,10 @@ def fate(one: Hostile, usable: Source, found: Audit) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    table: dict[str, dict[str, int]] = defaultdict(
-        lambda: dict.fromkeys(("named", "handled", "misread", "lost"), 0)
-    )
+    table: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(("named", "handled", "misread", "lost"), 0))
     crashes = 0
     with tempfile.TemporaryDirectory() as folder:
         made = build(Path(folder), seed=arguments.seed)
@@ -63,9 +59,7 @@ def main() -> int:
     print(f"{'kind':<16}{'named':>8}{'handled':>9}{'misread':>9}{'lost':>6}")
     for kind, row in table.items():
         print(f"{kind:<16}{row['named']:>8}{row['handled']:>9}{row['misread']:>9}{row['lost']:>6}")
-    total = {
-        name: sum(row[name] for row in table.values()) for name in ("named", "handled", "misread", "lost")
-    }
+    total = {name: sum(row[name] for row in table.values()) for name in ("named", "handled", "misread", "lost")}
     result = {"files": len(made), "kinds": len(table), **total, "crashes": crashes, "sound_kept": sound,
               "audit_s": round(found.seconds, 3), "seed": arguments.seed}  # fmt: skip
     print(json.dumps(result))

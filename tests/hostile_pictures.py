@@ -174,7 +174,5 @@ def build(folder: Path, *, seed: int = 0, each: int = 5, good: int = 40) -> list
     return made
 
 
-def _handled(
-    made: tuple[bytes, np.ndarray, float], finding: str
-) -> tuple[bytes, str, str, np.ndarray, float]:
+def _handled(made: tuple[bytes, np.ndarray, float], finding: str) -> tuple[bytes, str, str, np.ndarray, float]:
     return made[0], "handled", finding, made[1], made[2]

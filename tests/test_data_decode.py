@@ -25,9 +25,7 @@ def pixels(path: Path) -> np.ndarray:
     return picture.permute(1, 2, 0).numpy().astype(int)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"subsampling": 2}, {"subsampling": 1, "quality": 60}]
-)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}, {"subsampling": 1, "quality": 60}])
 def test_plain_jpegs_are_pillows_pixels(tmp_path: Path, options: dict[str, object]) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(scene(np.random.default_rng(1), 77, 131)).save(path, "JPEG", **options)
@@ -67,9 +65,7 @@ def test_every_hostile_file_is_read_rightly_or_refused_for_its_reason(tmp_path: 
             assert np.abs(pixels(one.path) - one.expected).max() <= one.tolerance, one.path
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"])
 def test_every_mode_that_a_format_stores(tmp_path: Path, mode: str) -> None:
     base = Image.fromarray(scene(np.random.default_rng(4), 40, 50))
     grey = np.asarray(base.convert("L"))

@@ -175,9 +175,7 @@ def test_a_parquet_table_with_numbers_for_labels(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     put(tmp_path / "1.jpg")
     put(tmp_path / "2.jpg")
-    parquet.write_table(
-        arrow.table({"image": ["1.jpg", "2.jpg"], "label": [0.0, 1.0]}), tmp_path / "t.parquet"
-    )
+    parquet.write_table(arrow.table({"image": ["1.jpg", "2.jpg"], "label": [0.0, 1.0]}), tmp_path / "t.parquet")
     assert read_source([], table=tmp_path / "t.parquet").classes == ("0", "1")
 
 

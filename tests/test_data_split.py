@@ -128,9 +128,7 @@ def test_fold_of_is_stable_and_keeps_equal_keys_together() -> None:
     labels = np.arange(150) % 2
     fold = fold_of(keys, labels, 5, 0)
     assert set(fold.tolist()) == {0, 1, 2, 3, 4}
-    assert all(
-        len({int(f) for key, f in zip(keys, fold, strict=True) if key == one}) == 1 for one in set(keys)
-    )
+    assert all(len({int(f) for key, f in zip(keys, fold, strict=True) if key == one}) == 1 for one in set(keys))
     more = fold_of([*keys, *(f"n{i}" for i in range(50))], np.zeros(200, dtype=int), 5, 0)
     assert np.array_equal(more[:150], fold)
 

@@ -129,9 +129,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 def train_stream(paths: list[Path], **options: object) -> PictureStream:
     labels = np.arange(len(paths)) % 3
-    return PictureStream(
-        paths, labels, TrainTransform(SMALL), shuffle=True, seed=5, **{"batch_size": 4, **options}
-    )  # type: ignore[arg-type]
+    return PictureStream(paths, labels, TrainTransform(SMALL), shuffle=True, seed=5, **{"batch_size": 4, **options})  # type: ignore[arg-type]
 
 
 def test_the_same_batches_whatever_the_threads_and_the_start(paths: list[Path]) -> None:

@@ -103,9 +103,7 @@ def test_sources_name_every_photograph_and_licence(made: Path) -> None:
         assert demo.PICTURES[surface.picture].licence in row
 
 
-def test_without_scikit_image_the_sentence_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_scikit_image_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"regraft\[demo\]"):
         demo.make_demo(tmp_path / "demo")

@@ -1,4 +1,4 @@
-"""The predictor: temperature, order, abstention, pictures that cannot be read, artifacts that were touched."""
+"""The predictor: temperature, order, abstention, unreadable pictures, artifacts that were touched."""
 
 from __future__ import annotations
 
@@ -79,7 +79,6 @@ def test_predictions_equal_the_formula(predictor: Predictor, pictures: list[Path
         assert prediction.label == LABELS[row.argmax()]
         assert prediction.confidence == pytest.approx(row.max(), abs=1e-5)
         assert dict(prediction.top) == pytest.approx(dict(zip(LABELS, row, strict=True)), abs=1e-5)
-        assert [p for _, p in prediction.top] == sorted(row, reverse=True) or sum(dict(prediction.top).values())
     np.testing.assert_allclose(predictor.probabilities(pictures), expected, atol=1e-5)
 
 
@@ -95,9 +94,9 @@ def test_arrays_and_pillow_images_answer_like_files(predictor: Predictor, pictur
     images = [Image.open(p) for p in pictures]
     arrays = [np.array(i) for i in images]
     expected = predictor.probabilities(pictures)
-    np.testing.assert_allclose(predictor.probabilities(arrays), expected, atol=1e-6)
-    np.testing.assert_allclose(predictor.probabilities(images), expected, atol=1e-6)
-    np.testing.assert_allclose(predictor.probabilities(np.stack([arrays[4], arrays[4]]))[1], expected[4], atol=1e-6)
+    np.testing.assert_allclose(predictor.probabilities(arrays), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor.probabilities(images), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor.probabilities(np.stack([arrays[4], arrays[4]]))[1], expected[4], atol=1e-5)
     assert predictor.predict(arrays)[0].path is None
 
 
@@ -107,17 +106,19 @@ def test_pillow_images_are_treated_as_files_are(predictor: Predictor, tmp_path: 
     turned = Image.fromarray(np.array(colours)[..., :3])
     exif = turned.getexif()
     exif[0x0112] = 6
-    for name, image in {"alpha": colours, "palette": turned.quantize(16), "grey": turned.convert("L")}.items():
+    for name, image in {
+        "alpha": colours,
+        "palette": turned.quantize(16),
+        "grey": turned.convert("L"),
+    }.items():
         image.save(tmp_path / f"{name}.png")
         expected = predictor.probabilities([tmp_path / f"{name}.png"])
-        np.testing.assert_allclose(predictor.probabilities([image]), expected, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(predictor.probabilities([image]), expected, atol=1e-5, err_msg=name)
     turned.save(tmp_path / "turned.png", exif=exif)
     expected = predictor.probabilities([tmp_path / "turned.png"])
-    np.testing.assert_allclose(
-        predictor.probabilities([Image.open(tmp_path / "turned.png")]), expected, atol=1e-6
-    )
+    np.testing.assert_allclose(predictor.probabilities([Image.open(tmp_path / "turned.png")]), expected, atol=1e-5)
     upright = predictor.probabilities([np.rot90(np.array(turned), -1).copy()])
-    np.testing.assert_allclose(upright, expected, atol=1e-6)
+    np.testing.assert_allclose(upright, expected, atol=1e-5)
 
 
 def test_unreadable_pictures_keep_their_place(predictor: Predictor, pictures: list[Path], tmp_path: Path) -> None:
@@ -139,7 +140,9 @@ def test_unreadable_pictures_keep_their_place(predictor: Predictor, pictures: li
     assert predictor.predict([]) == []
 
 
-def test_abstains_below_the_threshold(artifact: Path, predictor: Predictor, pictures: list[Path], tmp_path: Path) -> None:
+def test_abstains_below_the_threshold(
+    artifact: Path, predictor: Predictor, pictures: list[Path], tmp_path: Path
+) -> None:
     confidence = predictor.predict(pictures[0])[0].confidence
     assert 0.34 < confidence < 0.999
     (unsure,) = predictor.predict(pictures[0], threshold=confidence + 1e-4)
@@ -159,7 +162,7 @@ def test_a_stream_gives_what_the_list_gives(predictor: Predictor, pictures: list
         pictures, None, predictor.transform, batch_size=2, rank=0, world_size=2, threads=1
     )  # this rank's share is padded: five pictures over two processes of two
     expected = predictor.probabilities([pictures[i] for i in (0, 1, 4)])
-    np.testing.assert_allclose(predictor.probabilities(stream), expected, atol=1e-6)
+    np.testing.assert_allclose(predictor.probabilities(stream), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"top": 0}, {"threshold": 1.5}, {"batch_size": 0}])
@@ -206,15 +209,19 @@ def test_expand_inputs(tmp_path: Path) -> None:
     base = str(tmp_path)
     below = [tmp_path / "b/1.png", tmp_path / "b/2.JPG", tmp_path / "b/c/4.jpeg"]
     assert expand_inputs([f"{base}/b"]) == below
-    assert expand_inputs([f"{base}/*.webp", f"{base}/b/notes.txt"]) == [tmp_path / "a.webp", tmp_path / "b/notes.txt"]
+    assert expand_inputs([f"{base}/*.webp", f"{base}/b/notes.txt"]) == [
+        tmp_path / "a.webp",
+        tmp_path / "b/notes.txt",
+    ]
     assert expand_inputs([f"{base}/?"]) == below
     assert expand_inputs([f"{base}/gone.jpg"]) == [tmp_path / "gone.jpg"]
     (tmp_path / "x[1].jpg").touch()
     assert expand_inputs([f"{base}/x[1].jpg"]) == [tmp_path / "x[1].jpg"]
     with pytest.raises(UsageError, match="matches no file"):
         expand_inputs([f"{base}/*.bmp"])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures"):
-        expand_inputs([f"{base}/b/.hidden/.."[:-3] + "/empty"] if (tmp_path / "b/.hidden/empty").mkdir() else [])
+        expand_inputs([f"{base}/empty"])
 
 
 def test_prediction_is_frozen() -> None:

@@ -27,16 +27,9 @@ PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "mar
 EXITS = {"sys.exit", "os._exit", "exit", "quit"}
 # Written so that this file does not contain what it looks for.
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
-MACHINE_PATH = re.compile(
-    r"(?<![\w.~*})/])/(wo" + r"rk|tm" + r"p|ro" + r"ot|ho" + r"me|op" + r"t|Us" + r"ers)/\w"
-)
+MACHINE_PATH = re.compile(r"(?<![\w.~*})/])/(wo" + r"rk|tm" + r"p|ro" + r"ot|ho" + r"me|op" + r"t|Us" + r"ers)/\w")
 REGISTRY_HOST = re.compile(
-    r"(py"
-    + r"pi\.org|python"
-    + r"hosted\.org|download\.py"
-    + r"torch\.org|deb\.deb"
-    + r"ian\.org|npm"
-    + r"js\.)"
+    r"(py" + r"pi\.org|python" + r"hosted\.org|download\.py" + r"torch\.org|deb\.deb" + r"ian\.org|npm" + r"js\.)"
 )
 
 
@@ -115,9 +108,7 @@ def test_constraints_pin_every_dependency_and_name_no_address() -> None:
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9._-]+==[0-9][\w.]*", pin) for pin in pins)
-    wanted = re.findall(
-        r'^ {4}"([a-zA-Z0-9-]+)>=', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.M
-    )
+    wanted = re.findall(r'^ {4}"([a-zA-Z0-9-]+)>=', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     assert len(wanted) >= 15
     assert {name.lower() for name in wanted} <= {pin.split("==")[0] for pin in pins}
 

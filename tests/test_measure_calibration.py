@@ -36,9 +36,7 @@ def test_temperature_is_the_minimum_that_scipy_finds(k: int, sharpness: float) -
     def nll(value: np.ndarray) -> float:
         return -log_softmax(logits / np.exp(value[0]), axis=1)[np.arange(400), labels].mean()
 
-    reference = float(
-        np.exp(minimize(nll, [0.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}).x[0])
-    )
+    reference = float(np.exp(minimize(nll, [0.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}).x[0]))
     assert fit_temperature(logits, labels) == pytest.approx(reference, rel=1e-4)
     assert reference == pytest.approx(sharpness, rel=0.35)
 
@@ -99,12 +97,8 @@ def test_risk_coverage_ends_at_the_error_rate_and_keeps_ties_together() -> None:
     assert risk == pytest.approx([0, 1 / 3, 0.5])
 
 
-def said(
-    gain: tuple[float, float, float], metric: str = "accuracy", name: str = "finetune"
-) -> tuple[str, bool | None]:
-    got = verdict(
-        metric, Interval(0.935, 0.9, 0.97), Interval(0.712, 0.65, 0.78), Interval(*gain), chosen_name=name
-    )
+def said(gain: tuple[float, float, float], metric: str = "accuracy", name: str = "finetune") -> tuple[str, bool | None]:
+    got = verdict(metric, Interval(0.935, 0.9, 0.97), Interval(0.712, 0.65, 0.78), Interval(*gain), chosen_name=name)
     return got.sentence, got.helped
 
 

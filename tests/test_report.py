@@ -137,13 +137,9 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run / "embedding.parquet",
     )
     lines = [
-        {"candidate": "finetune", "round": 0, "epoch": e, "step": 5 * e, "train_loss": 1 / (e + 1)}
-        for e in range(9)
+        {"candidate": "finetune", "round": 0, "epoch": e, "step": 5 * e, "train_loss": 1 / (e + 1)} for e in range(9)
     ]
-    lines += [
-        {"candidate": "finetune", "round": 0, "epoch": e, "val_loss": 0.5, "val_metric": 0.8}
-        for e in range(9)
-    ]
+    lines += [{"candidate": "finetune", "round": 0, "epoch": e, "val_loss": 0.5, "val_metric": 0.8} for e in range(9)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"cut sho')
     (run / "plan.txt").write_text("group  rate\nhead <b>  1 ×")
     (run / "env.json").write_text(json.dumps({"versions": {"torch": "2.15"}, "device": "cpu"}))

@@ -2,8 +2,8 @@
 
     python bench/embedded/figures.py --shared ../shared [--weights student.safetensors] [--size 160]
 
-Prints a table and one JSON line. Accuracy of the probe (regularisation by cross-validation inside the training part) on each
-set's test part; random weights: mean and standard deviation over three draws, batch-norm statistics taken from the
+Prints a table and one JSON line. Accuracy of the probe (regularisation by cross-validation inside the training part) on
+each set's test part; random weights: mean and standard deviation over three draws, batch-norm statistics taken from the
 training pictures, without which a random network says nothing.
 """
 

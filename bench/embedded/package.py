@@ -33,7 +33,12 @@ def main() -> None:
         raise SystemExit(f"Not finite in half precision: {', '.join(bad[:3])}.")
     log = args.log or args.weights.parent / "log.jsonl"
     last = json.loads(log.read_text().splitlines()[-1]) if log.is_file() else {}
-    metadata = {"model": "scion", "licence": "Apache-2.0", "crops": str(last.get("crops", "")), "steps": str(last.get("steps", ""))}
+    metadata = {
+        "model": "scion",
+        "licence": "Apache-2.0",
+        "crops": str(last.get("crops", "")),
+        "steps": str(last.get("steps", "")),
+    }
     with replacing(PACKAGED) as temporary:
         save_file(half, temporary, metadata=metadata)
     print(f"{PACKAGED.name}: {PACKAGED.stat().st_size / 1e6:.2f} MB, {metadata}")

@@ -1,7 +1,7 @@
 """The pictures that the embedded backbone is distilled on, and the crops cut from them.
 
-Reads `tiny_imagenet/train.zip`, `pacs`, `camvid/train`, the training part of `bccd` and `style`. Never reads the sets on
-which the backbone's figures are measured (`hymenoptera`, `neu_cls`, `chest_xray`, the demo's pictures).
+Reads `tiny_imagenet/train.zip`, `pacs`, `camvid/train`, the training part of `bccd` and `style`. Never reads the sets
+on which the backbone's figures are measured (`hymenoptera`, `neu_cls`, `chest_xray`, the demo's pictures).
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Train the embedded backbone `scion`: distil MobileNetV2 into it, stage by stage and then end to end.
 
-    python bench/embedded/train.py --data ../shared/data --teacher ../shared/weights/mobilenetv2_100_timm_same.safetensors \
-        --out runs/embedded --hours 12
+    python bench/embedded/train.py --data ../shared/data \
+        --teacher ../shared/weights/mobilenetv2_100_timm_same.safetensors --out runs/embedded --hours 12
 
 Recipe. First each stage of the student gets the *teacher's* input of that stage and learns to give the teacher's output
 (teacher-forced stages: Koratana et al., LIT, ICML 2019, arXiv:1810.01937), which is a set of short, well-conditioned
 regressions; then the stages are joined and trained end to end on the pooled feature, the logits (Hinton et al. 2015,
-arXiv:1503.02531) and, with a falling weight, the stage outputs. The teacher sees the same augmented crops (Beyer et al.,
-"A good teacher is patient and consistent", CVPR 2022, arXiv:2106.05237). No labels are used.
+arXiv:1503.02531) and, with a falling weight, the stage outputs. The teacher sees the same augmented crops (Beyer et
+al., "A good teacher is patient and consistent", CVPR 2022, arXiv:2106.05237). No labels are used.
 
-The schedule is by elapsed hours (warm-up, constant, linear fall over the last quarter), so the same command resumes, and
-`--hours` may be raised later. Weights are written every five minutes: `student.safetensors` (the running average).
+The schedule is by elapsed hours (warm-up, constant, linear fall over the last quarter), so the same command resumes,
+and `--hours` may be raised later. Weights are written every five minutes: `student.safetensors` (the running average).
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ class Distillation:
 
     def ends(self, pooled: Tensor, targets: list[Tensor]) -> Tensor:
         logits = self.classifier(pooled)
-        agreement = F.kl_div(
-            logits.log_softmax(1), targets[5].log_softmax(1), reduction="batchmean", log_target=True
-        )
+        agreement = F.kl_div(logits.log_softmax(1), targets[5].log_softmax(1), reduction="batchmean", log_target=True)
         cosine = 1 - F.cosine_similarity(pooled, targets[4]).mean()
         return relative_error(pooled, targets[4], self.scales[4]) + 2 * cosine + 0.5 * agreement
 
@@ -117,8 +115,7 @@ class Distillation:
     def joined(self, x: Tensor, targets: list[Tensor], weight: float) -> tuple[Tensor, dict[str, float]]:
         maps = self.student.forward_maps(x)
         errors = [
-            relative_error(m, target, scale)
-            for m, target, scale in zip(maps, targets, self.scales, strict=False)
+            relative_error(m, target, scale) for m, target, scale in zip(maps, targets, self.scales, strict=False)
         ]
         ends = self.ends(self.student.pool(maps[3]), targets)
         return ends + weight * sum(errors), (
@@ -127,7 +124,7 @@ class Distillation:
 
 
 def plan(progress: float) -> tuple[str, int, float, float]:
-    """progress in [0, 1] → phase, crop size in px, learning-rate factor, weight of the stage terms."""
+    """Progress in [0, 1] → phase, crop size in px, learning-rate factor, weight of the stage terms."""
     size = 96 if progress < 0.45 else 128 if progress < 0.85 else 160
     factor = min(1.0, progress / 0.01) if progress < 0.75 else max(0.0, (1 - progress) / 0.25)
     if progress < 0.12:
@@ -226,7 +223,12 @@ def main() -> None:
         state["crops"] += args.batch
         if state["steps"] % 50 == 0:
             rate = state["crops"] / state["elapsed_s"]
-            record = {"progress": round(progress, 4), "phase": phase, "size": x.shape[-1], "crops_per_s": round(rate, 1)}
+            record = {
+                "progress": round(progress, 4),
+                "phase": phase,
+                "size": x.shape[-1],
+                "crops_per_s": round(rate, 1),
+            }
             record |= state | {"loss": round(loss.item(), 4)} | {k: round(v, 4) for k, v in parts.items()}
             log.write(json.dumps(record) + "\n")
             log.flush()

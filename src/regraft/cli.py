@@ -36,7 +36,9 @@ def fit(
     table: Annotated[Path | None, typer.Option(help="CSV or Parquet in place of class folders.")] = None,
     image: Annotated[str, typer.Option(help="The table's column of picture paths.")] = "image",
     label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
-    group: Annotated[str | None, typer.Option(help="Column, or regex on the file name, that keeps e.g. a patient on one side.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column, or regex on the file name, that keeps e.g. a patient on one side.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="The table's column that says train, val or test.")] = None,
     test: Annotated[Path | None, typer.Option(help="A folder per class that is the test set.")] = None,
     max_bad: Annotated[float, typer.Option(help="Largest share of unusable pictures.")] = 0.1,
@@ -44,7 +46,9 @@ def fit(
     weights: Annotated[Path | None, typer.Option(help="A local .safetensors or .pth file for the backbone.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for everything: 90s, 5m, 1h.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs of each training, in place of a budget.")] = None,
-    strategies: Annotated[str, typer.Option(help="Which candidates: probe, finetune, scratch.")] = "probe,finetune,scratch",
+    strategies: Annotated[
+        str, typer.Option(help="Which candidates: probe, finetune, scratch.")
+    ] = "probe,finetune,scratch",
     last: Annotated[int | None, typer.Option(help="Fine-tune only the last K layer groups.")] = None,
     metric: Annotated[str, typer.Option(help="auto, accuracy, balanced_accuracy, macro_f1, auc, nll or ece.")] = "auto",
     lr: Annotated[float | None, typer.Option(help="Base rate of fine-tuning; the head has 10 times as much.")] = None,
@@ -113,7 +117,12 @@ def predict(
             err.print(escape(f"{answer.path}: {answer.error}"))
             continue
         named = "  ".join(f"{label} {share:.1%}" for label, share in answer.top)
-        out.print(escape(f"{answer.path}\t{answer.label or 'not sure'}\t{answer.confidence:.1%}" + (f"\t{named}" if top > 1 else "")))
+        out.print(
+            escape(
+                f"{answer.path}\t{answer.label or 'not sure'}\t{answer.confidence:.1%}"
+                + (f"\t{named}" if top > 1 else "")
+            )
+        )
     if answers and all(answer.error for answer in answers):
         raise typer.Exit(1)
 
@@ -145,7 +154,9 @@ def evaluate(
 def export(
     run: RunArgument,
     onnx: Annotated[Path, typer.Option(help="Where to write the ONNX model.")],
-    pictures: Annotated[list[Path] | None, typer.Option(help="Check on these instead of the run's own validation pictures.")] = None,
+    pictures: Annotated[
+        list[Path] | None, typer.Option(help="Check on these instead of the run's own validation pictures.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -235,7 +246,16 @@ def _show_report(run: Path, as_json: bool) -> None:
         print((run / "report.json").read_text(encoding="utf-8"), end="")
         return
     out.print(f"\n[bold]{escape(found.verdict)}[/]\n")
-    view = Table("candidate", found.metric.replace("_", " "), "95 % interval", "validation", "seconds", "trained", box=None, header_style="bold")
+    view = Table(
+        "candidate",
+        found.metric.replace("_", " "),
+        "95 % interval",
+        "validation",
+        "seconds",
+        "trained",
+        box=None,
+        header_style="bold",
+    )
     for c in found.candidates:
         low, high = c.interval
         view.add_row(
@@ -259,7 +279,11 @@ class _Screen:
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), console=err, transient=True
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+            transient=True,
         )
         self._task: Any = None
         from regraft.recipes.listener import Listener

@@ -47,7 +47,7 @@ def build(family: str, model: str, options: Mapping[str, Any], *, pretrained: bo
 
 
 def parse(name: str) -> tuple[str, str, dict[str, Any]]:
-    """"family/model:key=value,…" → its parts; the family is found where it is left out."""
+    """ "family/model:key=value,…" → its parts; the family is found where it is left out."""
     full, _, tail = name.partition(":")
     options: dict[str, Any] = {}
     for item in filter(None, tail.split(",")):
@@ -55,6 +55,11 @@ def parse(name: str) -> tuple[str, str, dict[str, Any]]:
         if not equals or not key.isidentifier():
             raise UsageError(f"Backbone option {item!r} is not of the form key=value, as in {full}:size=192.")
         options[key] = _value(value)
+    size = options.get("size", 1)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise UsageError(
+            f"A backbone's size is the input's side in px, a whole number as in {full}:size=192, not {size!r}."
+        )
     prefix, slash, model = full.partition("/")
     if slash and prefix in families:
         if prefix in LISTED and model not in models_of(prefix):

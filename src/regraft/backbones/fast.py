@@ -1,4 +1,4 @@
-"""Features of frozen backbones at speed: the quickest engine there is, and PyTorch's own where it does not agree.
+"""Features of frozen backbones at speed: the quickest engine there is, PyTorch where it does not agree.
 
 Every engine is compared with the plain network on the first batch it sees; what differs is not used.
 """
@@ -23,8 +23,9 @@ from regraft.core.errors import MissingExtraError, unknown_name
 
 log = logging.getLogger(__name__)
 
-#: Below this many pictures an engine's translation and compilation take longer than it saves (bench/features_speed.py).
-PAYS_FROM: Final = 100
+#: Below this many pictures an engine's translation and compilation take longer than it saves
+#: (bench/features_speed.py).
+PAYS_FROM: Final = 64
 #: Cosine between fast and plain features, of each of the compared pictures.
 LEAST_COSINE: Final = 0.999
 COMPARED: Final = 4
@@ -76,12 +77,12 @@ def fast_features(
     engine: str = "auto",
     n_pictures: int | None = None,
 ) -> FastFeatures:
-    """A function from uint8 pictures (N, 3, h, w) to features float32 (N, D) on the CPU; `backbone` stays as it is.
+    """A function from uint8 pictures (N, 3, h, w) to features float32 (N, D); `backbone` stays as it is.
 
-    engine: "torch" (channels-last, batch norm folded; bf16 on GPUs that have it), "openvino", "onnxruntime" (both on the CPU
-    only), or "auto": OpenVINO where it is installed and n_pictures (None = many) pay for its compilation, else torch. A
-    network that cannot be translated stays with torch, and the log says so.
-    Raises UsageError for an unknown engine, MissingExtraError for one that is not installed.
+    engine: "torch" (channels-last, batch norm folded; bf16 on GPUs that have it), "openvino", "onnxruntime"
+    (both on the CPU only), or "auto": on a CPU OpenVINO, else ONNX Runtime, where one is installed and n_pictures
+    (None = many) pay for its compilation; else torch. A network that cannot be translated stays with torch, and the
+    log says so. Raises UsageError for an unknown engine, MissingExtraError for one that is not installed.
     """
     device = torch.device(device)
     if engine not in ENGINES:
@@ -110,13 +111,13 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _choose(device: torch.device, n_pictures: int | None) -> str:
-    enough = n_pictures is None or n_pictures >= PAYS_FROM
-    there = find_spec("openvino") is not None and find_spec("onnx") is not None
-    return "openvino" if device.type == "cpu" and enough and there else "torch"
+    if device.type != "cpu" or (n_pictures is not None and n_pictures < PAYS_FROM) or not find_spec("onnx"):
+        return "torch"
+    return next((engine for engine in ("openvino", "onnxruntime") if find_spec(engine)), "torch")
 
 
 def _torch_engine(net: ImageBackbone, *, autocast: bool) -> Engine:
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = net.to(memory_format=torch.channels_last)
     device = net.input_mean.device
     half = torch.bfloat16 if autocast and torch.cuda.is_bf16_supported(including_emulation=False) else None
 
@@ -161,9 +162,7 @@ def _onnxruntime_engine(net: ImageBackbone, batch_size: int) -> Engine:
         raise MissingExtraError("Feature engine onnxruntime", "onnx") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        trace_onnx(net, batch_size), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(trace_onnx(net, batch_size), options, providers=["CPUExecutionProvider"])
 
     def run(x: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(None, {"images": x})[0])

@@ -1,6 +1,7 @@
 """Batch normalisation into the convolution before it: the same function with fewer passes over memory.
 
-Pairs are found by watching one forward pass rather than by tracing, so that any Python in a model's forward will do.
+Pairs are found by watching one forward pass rather than by tracing, so that any Python in a model's forward
+will do.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from regraft.backbones.base import ImageBackbone
 
 
 def fold_batch_norm(backbone: ImageBackbone) -> int:
-    """Fold every batch norm whose input is just one convolution's output; changes `backbone`, returns how many.
+    """Fold every batch norm fed by just one convolution; changes `backbone`, returns how many.
 
-    The backbone is in evaluation mode. A normalisation that carries its activation (timm's `BatchNormAct2d`) leaves that
-    behind. A convolution whose raw output is used elsewhere too would change: callers compare the result.
+    The backbone is in evaluation mode. A normalisation that carries its activation (timm's `BatchNormAct2d`)
+    leaves that behind. A convolution whose raw output is used elsewhere too would change: callers compare the
+    result.
     """
     pairs = _pairs(backbone)
     names = {id(module): name for name, module in backbone.named_modules()}
@@ -63,7 +65,7 @@ def _pairs(backbone: ImageBackbone) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 
 def _foldable(module: nn.Module) -> bool:
-    """Plain batch norm, or one that does nothing further than a dropout and an activation kept as its modules."""
+    """Plain batch norm, or one followed by a dropout and an activation that are modules of it."""
     if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None:
         return False
     return type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"

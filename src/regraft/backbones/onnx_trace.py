@@ -1,8 +1,9 @@
 """A convolutional backbone → a small ONNX graph in about a second, for inference engines that read ONNX.
 
-PyTorch's own exporter takes ten times as long, more than a few hundred pictures' features are worth. This one traces the
-ATen operators of one fixed batch and translates the three dozen that convolutional networks use. Whatever else occurs raises
-`UntranslatableError`; callers stay with PyTorch then. What comes out is compared with PyTorch before it is used.
+PyTorch's own exporter takes ten times as long, more than a few hundred pictures' features are worth. This one
+traces the ATen operators of one fixed batch and translates the three dozen that convolutional networks use.
+Whatever else occurs raises `UntranslatableError`; callers stay with PyTorch then. What comes out is compared
+with PyTorch before it is used.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ class UntranslatableError(RegraftError):
 def trace_onnx(backbone: ImageBackbone, batch_size: int) -> bytes:
     """Serialised ONNX of a backbone on the CPU in evaluation mode.
 
-    Input `images` uint8 (batch_size, 3, h, w), output `features` float32 (batch_size, D). Raises UntranslatableError.
+    Input `images` uint8 (batch_size, 3, h, w), output `features` float32 (batch_size, D). Raises
+    UntranslatableError.
     """
     from onnx import TensorProto, helper
 
     shape = (batch_size, *backbone.input_spec.shape)
     try:
         with torch.no_grad():
-            traced = make_fx(
-                lambda x: backbone(x).pooled, tracing_mode="fake", _allow_non_fake_inputs=True
-            )(torch.empty(shape, dtype=torch.uint8))
+            traced = make_fx(lambda x: backbone(x).pooled, tracing_mode="fake", _allow_non_fake_inputs=True)(
+                torch.empty(shape, dtype=torch.uint8)
+            )
     except Exception as error:  # tracing raises many kinds, and all of them mean: stay with PyTorch
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UntranslatableError(f"The network cannot be traced: {first}") from error
@@ -93,7 +95,7 @@ class _Translation:
         return _OPERATORS[name](self, node, *node.args, **node.kwargs)
 
     def add(self, kind: str, inputs: Sequence[Any], **attributes: Any) -> str:
-        """Append a node; inputs are graph nodes, names, numbers, or None for one left out. The name of its result."""
+        """Append a node, return its result's name; inputs are graph nodes, names, numbers, or None (left out)."""
         from onnx import helper
 
         name = f"v{len(self.nodes)}"
@@ -139,7 +141,12 @@ def _convolution(
         raise UntranslatableError("The network uses a transposed or other than two-dimensional convolution.")
     inputs = [x, weight] if bias is None else [x, weight, bias]
     return t.add(
-        "Conv", inputs, strides=_pair(stride), pads=_pair(padding) * 2, dilations=_pair(dilation), group=groups
+        "Conv",
+        inputs,
+        strides=_pair(stride),
+        pads=_pair(padding) * 2,
+        dilations=_pair(dilation),
+        group=groups,
     )
 
 
@@ -260,14 +267,9 @@ _OPERATORS: Final[dict[str, Callable[..., str]]] = {
     "aten.constant_pad_nd": _pad,
     "aten.view": _reshape,
     "aten._unsafe_view": _reshape,
-    "aten.unsqueeze": _reshape,
-    "aten.squeeze": _reshape,
     "aten.permute": _permute,
     "aten.t": _permute,
     "aten.mm": _simple("MatMul"),
-    "aten.bmm": _simple("MatMul"),
     "aten.addmm": _addmm,
     "aten.clone": lambda t, node, x, **_: t.add("Identity", [x]),
-    "aten.detach": _simple("Identity"),
-    "aten.alias": _simple("Identity"),
 }

@@ -2,9 +2,10 @@
 
 The shape is a residual stack of "fused" inverted bottlenecks (Gupta & Tan, EfficientNet-EdgeTPU, 2019; Tan & Le,
 EfficientNetV2, 2021, arXiv:2104.00298): a dense 3×3 convolution that widens, a 1×1 that narrows. Dense convolutions are
-chosen over depthwise ones because they train and run several times faster per multiplication on a CPU. Stage outputs are
-linear and as wide as those of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), so that the network can be distilled
-stage by stage from it; `bench/embedded/train.py` does that, and `src/regraft/weights/scion.card.md` says with what result.
+chosen over depthwise ones because they train and run several times faster per multiplication on a CPU. Stage outputs
+are linear and as wide as those of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), so that the network can be
+distilled stage by stage from it; `bench/embedded/train.py` does that, and `src/regraft/weights/scion.card.md` says with
+what result.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ class SamePad(nn.Sequential):
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(
-            nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels_in, channels_out, 3, stride=2, bias=False)
-        )
+        super().__init__(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels_in, channels_out, 3, stride=2, bias=False))
 
 
 class FusedBlock(nn.Module):
@@ -35,11 +34,9 @@ class FusedBlock(nn.Module):
 
     def __init__(self, channels_in: int, hidden: int, channels_out: int, stride: int = 1) -> None:
         super().__init__()
-        wide: nn.Module
-        if stride == 2:
-            wide = SamePad(channels_in, hidden)
-        else:
-            wide = nn.Conv2d(channels_in, hidden, 3, padding=1, bias=False)
+        wide: nn.Module = (
+            SamePad(channels_in, hidden) if stride == 2 else nn.Conv2d(channels_in, hidden, 3, padding=1, bias=False)
+        )
         self.widen = nn.Sequential(wide, nn.BatchNorm2d(hidden), nn.ReLU(inplace=True))
         self.narrow = nn.Sequential(nn.Conv2d(hidden, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
         self.residual = stride == 1 and channels_in == channels_out

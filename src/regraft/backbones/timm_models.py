@@ -17,11 +17,12 @@ from regraft.core.types import Features, InputSpec
 
 
 class TimmBackbone(ImageBackbone):
-    """pooled: what the model's classifier would see, (N, num_features); maps: its intermediate features, where it has them."""
+    """pooled: what the model's classifier would see, (N, num_features); maps: intermediate features, if it has any."""
 
     def __init__(self, net: nn.Module, model: str, options: Mapping[str, Any], input_spec: InputSpec) -> None:
         # Some heads (MobileNetV3, VGG) end wider than the last map; head_hidden_size says what the classifier sees.
-        super().__init__(input_spec, int(getattr(net, "head_hidden_size", None) or net.num_features))
+        width: Any = getattr(net, "head_hidden_size", None) or net.num_features
+        super().__init__(input_spec, int(width))
         self.net = net
         self.model = model
         self.options = dict(options)
@@ -97,13 +98,13 @@ def missing_download(model: str, error: Exception) -> WeightsError:
     """One sentence for weights that could not be fetched: where they are looked for and how to bring them."""
     cause = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
     try:
-        from huggingface_hub.constants import HF_HUB_CACHE as cache
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        cache = HF_HUB_CACHE
     except ImportError:
         cache = torch.hub.get_dir()
     return WeightsError(
         f"The pretrained weights of {model} are neither in the cache ({cache}) nor could they be downloaded ({cause}). "
-        f"On a machine with a network run  python -c \"import timm; timm.create_model('{model}', pretrained=True)\"  and "
-        "copy the cache over, or pass a file with --weights FILE.safetensors; --backbone scion needs no download."
+        f"On a machine with a network run  python -c \"import timm; timm.create_model('{model}', pretrained=True)\"  "
+        "and copy the cache over, or pass a file with --weights FILE.safetensors; --backbone scion needs no download."
     )
-
-

@@ -17,7 +17,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class TorchvisionBackbone(ImageBackbone):
-    """pooled: what the removed classifier saw, (N, D); maps: the outputs of the feature stages where the model has them."""
+    """pooled: what the removed classifier saw, (N, D); maps: the outputs of the feature stages, if it has any."""
 
     def __init__(self, net: nn.Module, model: str, options: Mapping[str, Any], input_spec: InputSpec) -> None:
         width = _behead(net)
@@ -72,7 +72,9 @@ def _behead(net: nn.Module) -> int:
                         if not isinstance(module, nn.AdaptiveAvgPool2d):
                             setattr(child, later, nn.Identity())
                     return layer.in_channels
-    raise UsageError(f"torchvision's {type(net).__name__} has no classifier that can be taken off: use a classification model.")
+    raise UsageError(
+        f"torchvision's {type(net).__name__} has no classifier that can be taken off: use a classification model."
+    )
 
 
 def _stages(net: nn.Module) -> list[str]:
@@ -109,5 +111,3 @@ def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBack
     backbone = TorchvisionBackbone(net, model, options, spec)
     backbone.provenance = {"source": f"torchvision/{weights}" if weights else "none", "licence": "BSD-3-Clause (code)"}
     return backbone
-
-

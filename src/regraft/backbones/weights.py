@@ -1,7 +1,7 @@
 """Weights from a local file into a backbone: safetensors, or `.pth` read as plain tensors only.
 
-Keys may be those of the whole model (with its classifier) or of the network without it, with or without `module.` before
-them. Everything but the classifier must be there and fit; what does not is named.
+Keys may be those of the whole model (with its classifier) or of the network without it, with or without `module.`
+before them. Everything but the classifier must be there and fit; what does not is named.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         except (SafetensorError, ValueError, OSError) as error:
             raise WeightsError(f"{path} is not a readable safetensors file: {error}.") from error
     if path.suffix not in {".pth", ".pt", ".bin"}:
-        raise WeightsError(f"{path.name}: weights are read from .safetensors, .pth, .pt or .bin, not {path.suffix or 'this'}.")
+        raise WeightsError(
+            f"{path.name}: weights are read from .safetensors, .pth, .pt or .bin, not {path.suffix or 'this'}."
+        )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises many kinds for a hostile or broken file

@@ -37,7 +37,7 @@ def write_artifact(folder: Path, manifest: Mapping[str, Any], tensors: Mapping[s
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an artifact folder. Raises ArtifactError where it is missing, malformed or of an unknown version."""
+    """The manifest of an artifact folder. ArtifactError where it is missing, malformed or of an unknown version."""
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(
@@ -47,7 +47,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is larger than {MANIFEST_LIMIT_BYTES >> 20} MiB: that is no manifest.")
     try:
         manifest = read_json(path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}): copy the artifact again from its run.") from error
     if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
@@ -66,7 +66,10 @@ def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ArtifactError(f"{folder} has no {WEIGHTS}: copy the whole artifact folder.")
-    described = manifest["files"].get(WEIGHTS, {})
+    files = manifest["files"]
+    described = files.get(WEIGHTS) if isinstance(files, dict) else None
+    if not isinstance(described, dict):
+        raise ArtifactError(f"{folder / MANIFEST} does not describe {WEIGHTS}: copy the artifact again from its run.")
     size = weights.stat().st_size
     if size != described.get("bytes") or size > WEIGHTS_LIMIT_BYTES or sha256_file(weights) != described.get("sha256"):
         raise ArtifactError(

@@ -1,4 +1,4 @@
-"""How long this process has lived, so that "seconds from the command's start" includes the interpreter and the imports."""
+"""How long this process has lived, so that "seconds from the command's start" include interpreter and imports."""
 
 from __future__ import annotations
 

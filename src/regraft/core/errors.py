@@ -1,4 +1,4 @@
-"""One tree of errors. Each message says what came, what is accepted and what to do; the command line prints it alone."""
+"""One tree of errors. Each message says what came, what is accepted, what to do; the command line prints it alone."""
 
 from __future__ import annotations
 

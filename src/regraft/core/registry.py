@@ -14,9 +14,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Names → values of one kind.
 
-    Another package adds to it through the entry-point group `regraft.<kind>`; those load when a name is first looked up,
-    and a name that is there already is kept. Names are looked up here and nowhere else: a configuration file cannot name
-    a dotted path to import.
+    Another package adds to it through the entry-point group `regraft.<kind>`; those load when a name is first looked
+    up, and a name that is there already is kept. Names are looked up here and nowhere else: a configuration file cannot
+    name a dotted path to import.
     """
 
     def __init__(self, kind: str) -> None:

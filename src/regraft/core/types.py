@@ -1,7 +1,7 @@
 """The nouns that every part of Regraft plugs into.
 
-Pictures travel as uint8 (N, 3, H, W) in 0…255 or as float in [0, 1], sRGB; a backbone normalises with its own statistics.
-So nothing outside a backbone needs to know a mean or a standard deviation.
+Pictures travel as uint8 (N, 3, H, W) in 0…255 or as float in [0, 1], sRGB; a backbone normalises with its own
+statistics. So nothing outside a backbone needs to know a mean or a standard deviation.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class DomainView:
-    """What a domain-adaptation loss or a validator may look at: features (N, D), logits (N, K), and labels of the source.
+    """What a domain-adaptation loss or a validator may look at: features (N, D), logits (N, K), the source's labels.
 
     `labels` is None for the target, always.
     """
@@ -127,7 +127,7 @@ class Task(nn.Module):
 
 
 class Stream(Protocol):
-    """A named source of batches. The same (epoch, start) always gives the same batches: that is what makes runs resume."""
+    """A named source of batches. The same (epoch, start) always gives the same batches, so that runs resume."""
 
     def __len__(self) -> int: ...
 

@@ -255,14 +255,10 @@ def _class_findings(source: Source) -> list[Finding]:
         unseen = [name for name in counted if held[name] == counted[name]]
         if unseen:
             sentence = f"Only the {part} part has {_listed(unseen)}: nothing can learn what it never sees."
-            findings.append(
-                Finding("test-only-class", "error", len(unseen), sentence, tuple(unseen[:_EXAMPLES]))
-            )
+            findings.append(Finding("test-only-class", "error", len(unseen), sentence, tuple(unseen[:_EXAMPLES])))
         untested = [name for name in counted if not held[name]]
         if untested:
-            sentence = (
-                f"The {part} part has no picture of {_listed(untested)}: the scores say nothing about it."
-            )
+            sentence = f"The {part} part has no picture of {_listed(untested)}: the scores say nothing about it."
             findings.append(
                 Finding("train-only-class", "warning", len(untested), sentence, tuple(untested[:_EXAMPLES]))
             )
@@ -282,9 +278,7 @@ def _pictures(n: int, noun: str = "picture", plural: str | None = None) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_EXAMPLES]) + (
-        f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
-    )
+    return ", ".join(names[:_EXAMPLES]) + (f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else "")
 
 
 def _names(source: Source, indices: Sequence[int]) -> tuple[str, ...]:

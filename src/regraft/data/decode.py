@@ -37,9 +37,7 @@ def read_bytes(path: Path) -> bytes:
     """The file's bytes; UnreadableError where it is missing, may not be read, or is over 1 GiB."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UnreadableError(
-                f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB; it is not read.", kind="bomb"
-            )
+            raise UnreadableError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB; it is not read.", kind="bomb")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise UnreadableError(f"{path} does not exist.", kind="missing") from error
@@ -118,9 +116,7 @@ def _to_rgb(picture: Image.Image, header: Header) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
         return Image.fromarray(_to_8_bit(np.asarray(picture))).convert("RGB")
     if picture.mode == "CMYK" and not header.cmyk_inverted:
-        picture = ImageChops.invert(
-            picture
-        )  # Pillow takes every four-channel JPEG for Adobe's, which stores 255 − ink
+        picture = ImageChops.invert(picture)  # Pillow takes every four-channel JPEG for Adobe's, which stores 255 − ink
     if header.alpha:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

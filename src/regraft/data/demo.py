@@ -61,9 +61,7 @@ class Source:
 
 
 PICTURES: dict[str, Source] = {
-    "astronaut.png": Source(
-        "the astronaut Eileen Collins; NASA", "no known copyright restrictions, public domain"
-    ),
+    "astronaut.png": Source("the astronaut Eileen Collins; NASA", "no known copyright restrictions, public domain"),
     "brick.png": Source("a brick wall; CC0Textures", "CC0"),
     "camera.png": Source("a cameraman; Lav Varshney", "CC0"),
     "chelsea.png": Source("Chelsea the cat; Stéfan van der Walt", "CC0"),
@@ -71,17 +69,13 @@ PICTURES: dict[str, Source] = {
     "coins.png": Source("Greek coins from Pompeii; Brooklyn Museum", "no known copyright restrictions"),
     "grass.png": Source("grass", "CC0"),
     "gravel.png": Source("gravel; CC0Textures", "CC0"),
-    "hubble_deep_field.jpg": Source(
-        "the Hubble eXtreme Deep Field; NASA", "may be used freely, public domain"
-    ),
+    "hubble_deep_field.jpg": Source("the Hubble eXtreme Deep Field; NASA", "may be used freely, public domain"),
     "ihc.png": Source("stained colonic glands; CMMI", "no known copyright restrictions"),
     "moon.png": Source("the surface of the moon", "none stated"),
     "page.png": Source("a scanned page", "none stated"),
     "retina.jpg": Source("a human retina; Häggström", "CC0"),
     "rocket.jpg": Source("a Falcon 9 before its launch; SpaceX", "public domain"),
-    "text.png": Source(
-        "handwriting on lined paper; Wikipedia", "no known copyright restrictions, public domain"
-    ),
+    "text.png": Source("handwriting on lined paper; Wikipedia", "no known copyright restrictions, public domain"),
 }
 
 LEFT, RIGHT = (Box(0, 0, 248, 512),), (Box(264, 0, 512, 512),)
@@ -105,9 +99,7 @@ SURFACES: tuple[Surface, ...] = (
     Surface("print", "page.png", (Box(0, 0, 184, 150),), (Box(200, 0, 384, 125),)),
     Surface("retina", "retina.jpg", (Box(250, 200, 690, 1200),), (Box(720, 200, 1160, 1200),), (96, 128)),
     Surface("stars", "hubble_deep_field.jpg", (Box(0, 0, 490, 872),), (Box(510, 0, 1000, 872),), (96, 128)),
-    Surface(
-        "stroma", "ihc.png", (Box(165, 275, 250, 512),), (Box(395, 310, 512, 430), Box(456, 40, 512, 310))
-    ),
+    Surface("stroma", "ihc.png", (Box(165, 275, 250, 512),), (Box(395, 310, 512, 430), Box(456, 40, 512, 310))),
     Surface(
         "suit",
         "astronaut.png",

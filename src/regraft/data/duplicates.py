@@ -90,9 +90,7 @@ def near_copies(
     links += [(i, j) for i, j in alike(hashes, thumbnails) if i not in gone and j not in gone]
     sets = clusters(len(source), links)
     leaks = [i for members in sets for i in _behind(source, members)]
-    conflicts = [
-        i for members in sets if len({source.pictures[i].label for i in members}) > 1 for i in members
-    ]
+    conflicts = [i for members in sets if len({source.pictures[i].label for i in members}) > 1 for i in members]
     kept = [[i for i in members if i not in set(leaks)] for members in sets]
     together = [i for members in kept if len({contents[i] for i in members}) > 1 for i in members]
     found: list[Left] = []

@@ -81,13 +81,9 @@ def read_header(data: bytes, name: str, *, max_pixels: int) -> Header:
         raise UnreadableError(f"{name} claims too many pixels: {error}", kind="bomb") from error
     except UnreadableError:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's parsers raise almost anything on hostile bytes; all of it means the same here
+    except Exception as error:  # Pillow's parsers raise almost anything on hostile bytes; all of it means the same here
         if guess is None:
-            raise UnreadableError(
-                f"{name} is not a picture: no known format.", kind="not-a-picture"
-            ) from error
+            raise UnreadableError(f"{name} is not a picture: no known format.", kind="not-a-picture") from error
         kind = "truncated" if _cut_short(error) or len(data) < 64 else "unreadable"
         raise UnreadableError(f"{name} begins as {guess} but cannot be read: {error}", kind=kind) from error
 
@@ -102,9 +98,7 @@ def sniff(data: bytes) -> str | None:
 
 def _cut_short(error: Exception) -> bool:
     text = str(error).lower()
-    return (
-        "truncated" in text or "incomplete" in text or "unexpected end" in text or isinstance(error, EOFError)
-    )
+    return "truncated" in text or "incomplete" in text or "unexpected end" in text or isinstance(error, EOFError)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
@@ -169,9 +163,7 @@ def _jpeg(data: bytes, name: str) -> Header:
         if data[at] != 0xFF:
             raise UnreadableError(f"{name} begins as JPEG but its markers are damaged.", kind="unreadable")
         marker = data[at + 1]
-        if (
-            marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8
-        ):  # fill byte, or a marker without a length
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # fill byte, or a marker without a length
             at += 1 if marker == 0xFF else 2
             continue
         if marker == 0xD9:

@@ -1,9 +1,11 @@
 """Which pictures show the same thing: a 64-bit perceptual hash to find candidates, fine detail to judge them.
 
-The hash alone calls most plain steel surfaces or chest X-rays equal, since their coarse light and shade are.
-So a pair counts only when what remains after the coarse shading is taken away agrees as well. Measured on six
-real sets: recompressed, rescaled and blurred copies correlate above 0.95 there, different X-rays, steel
-plates and sketches up to 0.88.
+The hash alone calls most plain steel surfaces or chest X-rays equal, since their coarse light and shade
+are. So a pair counts only when what remains after the coarse shading is taken away agrees as well. Of 60
+pictures from each of seven real sets, 95–100 % of recompressed, halved, enlarged or blurred copies are
+found and 90–100 % of brightened ones, but only 5–35 % of copies cropped by 2 %: this finds copies, not
+views of one scene. Different X-rays within 8 bits correlate up to 0.87; the bounds were set by looking at
+three of these sets and PACS.
 """
 
 from __future__ import annotations
@@ -48,8 +50,7 @@ def details(thumbnails: np.ndarray) -> np.ndarray:
 def alike(hashes: list[int | None], thumbnails: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, that show the same: hashes at most 8 bits apart, detail correlated at least 0.9.
 
-    thumbnails uint8 (N, 32, 32). Time grows with N², a fifth of a second per 10,000 pictures where few hashes
-    agree.
+    thumbnails uint8 (N, 32, 32). Time grows with N²: seconds at 10,000 pictures, more where many agree.
     """
     known = np.array([i for i, value in enumerate(hashes) if value is not None], dtype=np.int64)
     if len(known) < 2:

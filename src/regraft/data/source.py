@@ -135,9 +135,7 @@ def _check_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     if folder.exists():
-        raise DataError(
-            f"{folder} is a file, not a folder. A table of pictures is given by --table {folder}."
-        )
+        raise DataError(f"{folder} is a file, not a folder. A table of pictures is given by --table {folder}.")
     parent = folder.parent
     near = ""
     if parent.is_dir():
@@ -164,15 +162,12 @@ def _read_folder(root: Path, labelled: bool, skipped: list[str]) -> list[Picture
         if splits and len(splits) == len(children) and any(_children(child, root, []) for child in splits):
             names = ", ".join(sorted(child.name for child in splits))
             raise DataError(
-                f"{root} has the split folders {names} but no train/ beside them. Add one, or name {names} "
-                "itself."
+                f"{root} has the split folders {names} but no train/ beside them. Add one, or name {names} itself."
             )
         return _read_classes(root, root, None, skipped)
     for child in children:
         if child not in splits and (lost := _walk(child, root, skipped)):
-            skipped.append(
-                f"{child} is beside train/ but no split folder: its {len(lost)} pictures are not used."
-            )
+            skipped.append(f"{child} is beside train/ but no split folder: its {len(lost)} pictures are not used.")
     _report_loose(root, skipped)
     return [p for child, split in splits.items() for p in _read_classes(child, root, split, skipped)]
 
@@ -198,8 +193,7 @@ def _report_loose(folder: Path, skipped: list[str]) -> int:
     loose = sorted(p.name for p in folder.iterdir() if _is_picture_name(p.name) and p.is_file())
     if loose:
         skipped.append(
-            f"{len(loose)} pictures lie directly in {folder}, in no class folder: not used (first: "
-            f"{loose[0]})."
+            f"{len(loose)} pictures lie directly in {folder}, in no class folder: not used (first: {loose[0]})."
         )
     return len(loose)
 

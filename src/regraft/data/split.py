@@ -82,15 +82,10 @@ def make_splits(
             "accepted: fractions between 0 and 1, folds ≥ 2, repeats ≥ 1."
         )
     if len(facts) != len(source):
-        raise DataError(
-            f"The split got {len(source)} pictures but {len(facts)} facts; the audit gives one for each."
-        )
+        raise DataError(f"The split got {len(source)} pictures but {len(facts)} facts; the audit gives one for each.")
     labelled = all(picture.label is not None for picture in source.pictures)
     labels = source.labels() if labelled else np.zeros(len(source), dtype=np.int64)
-    keys = [
-        p.group if p.group is not None else fact.sha256
-        for p, fact in zip(source.pictures, facts, strict=True)
-    ]
+    keys = [p.group if p.group is not None else fact.sha256 for p, fact in zip(source.pictures, facts, strict=True)]
     declared = np.array([picture.split or "train" for picture in source.pictures])
     parts = {part: np.flatnonzero(declared == part) for part in ("train", "val", "test")}
     everything = np.arange(len(source))
@@ -102,9 +97,7 @@ def make_splits(
     if len(parts["test"]) or len(parts["val"]):
         return _declared(source, parts, lambda among: carved(among, val_fraction, "val"))
     if len(source) < kfold_below:
-        return _folded(
-            keys, labels, everything, seed, folds, repeats, lambda among: carved(among, val_fraction, "val")
-        )
+        return _folded(keys, labels, everything, seed, folds, repeats, lambda among: carved(among, val_fraction, "val"))
     rest, test = carved(everything, test_fraction, "test")
     train, val = carved(rest, val_fraction, "val")
     _check(train, test, source.name)
@@ -156,9 +149,7 @@ def _declared(source: Source, parts: dict[str, np.ndarray], carve: Any) -> Split
         train, val = carve(train)
         notes.append(f"Validation: {len(val)} pictures carved from the training part.")
     _check(train, test, source.name)
-    return Splits(
-        "declared", (Round(train, val, test),), f"{name} ({len(test)} pictures), scored once", tuple(notes)
-    )
+    return Splits("declared", (Round(train, val, test),), f"{name} ({len(test)} pictures), scored once", tuple(notes))
 
 
 def _folded(
@@ -173,8 +164,7 @@ def _folded(
     folds = min(folds, len(set(keys)))
     if folds < 2:
         raise DataError(
-            "All pictures belong to one group, so nothing can be held out. Give more groups, or a test "
-            "folder."
+            "All pictures belong to one group, so nothing can be held out. Give more groups, or a test folder."
         )
     rounds = []
     for repeat in range(repeats):
@@ -187,8 +177,7 @@ def _folded(
         _check(one.train, one.test, "this source")
     times = f", {repeats} times" if repeats > 1 else ""
     notes = (
-        f"Fewer pictures than a single test part needs: {folds} folds, each scored once by a model that "
-        "never saw it.",
+        f"Fewer pictures than a single test part needs: {folds} folds, each scored once by a model that never saw it.",
     )
     phrase = f"{folds}-fold cross-validation{times}, {len(everything)} pictures"
     return Splits("kfold", tuple(rounds), phrase, notes)
@@ -204,9 +193,7 @@ def _carve(keys: Sequence[str], labels: np.ndarray, fraction: float, seed: int, 
 
     def needed(key: str) -> bool:
         """Whether some class has this unit as its only one on its side."""
-        return any(
-            key in members and sum(out[k] == out[key] for k in members) == 1 for members in units.values()
-        )
+        return any(key in members and sum(out[k] == out[key] for k in members) == 1 for members in units.values())
 
     for label in sorted(units):
         members = sorted(units[label], key=lambda key: chance[key])
@@ -220,12 +207,8 @@ def _carve(keys: Sequence[str], labels: np.ndarray, fraction: float, seed: int, 
             continue
         if moved is not None:
             out[moved] = not out[moved]
-    for (
-        label
-    ) in units:  # a class of one unit is for training: it cannot be learned from the part that is held out
-        if len(units[label]) == 1 and not any(
-            other != label and units[label] <= units[other] for other in units
-        ):
+    for label in units:  # a class of one unit is for training: it cannot be learned from the part that is held out
+        if len(units[label]) == 1 and not any(other != label and units[label] <= units[other] for other in units):
             out[next(iter(units[label]))] = False
     return np.array([out[key] for key in keys], dtype=bool)
 
@@ -240,8 +223,7 @@ def _check(train: np.ndarray, test: np.ndarray, name: str) -> None:
     if not len(train) or not len(test):
         empty = "training" if not len(train) else "test"
         raise DataError(
-            f"No {empty} pictures are left of {name}. Give more pictures or groups, or declare train/ and "
-            "test/."
+            f"No {empty} pictures are left of {name}. Give more pictures or groups, or declare train/ and test/."
         )
 
 

@@ -39,9 +39,7 @@ class PictureStore:
 
     def __init__(self, paths: Sequence[Path], *, short_side_px: int, cache_bytes: int = 2 << 30) -> None:
         if short_side_px < 1:
-            raise DataError(
-                f"The store got short_side_px={short_side_px}; it is a number of pixels, at least 1."
-            )
+            raise DataError(f"The store got short_side_px={short_side_px}; it is a number of pixels, at least 1.")
         self.paths = tuple(paths)
         self.short_side_px = short_side_px
         self._cache = _Cache(cache_bytes)
@@ -106,9 +104,7 @@ class PictureStream:
                 "A store serves training transforms over its own paths; scoring decodes the files themselves."
             )
         if cache and not exact:
-            raise DataError(
-                "cache=True keeps results, which only an exact transform such as EvalTransform allows."
-            )
+            raise DataError("cache=True keeps results, which only an exact transform such as EvalTransform allows.")
         self.paths = tuple(paths)
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         self.transform = transform
@@ -137,9 +133,7 @@ class PictureStream:
             while waiting or following < len(self):
                 while following < len(self) and len(waiting) < PREFETCH:
                     chosen, weight = self._share(order, following)
-                    waiting.append(
-                        (chosen, weight, [pool.submit(self._sample, index, int(i)) for i in chosen])
-                    )
+                    waiting.append((chosen, weight, [pool.submit(self._sample, index, int(i)) for i in chosen]))
                     following += 1
                 chosen, weight, futures = waiting.popleft()
                 x = torch.from_numpy(np.stack([future.result().numpy() for future in futures]))

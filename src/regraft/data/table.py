@@ -71,9 +71,7 @@ def read_table(
         split = _split(row[split_column], table, number) if split_column is not None else None
         found.append(Picture(path, label, group, split))
     if bare:
-        skipped.append(
-            f"{len(bare)} rows of {table} have no {label_column!r}: left out (first: row {bare[0]})."
-        )
+        skipped.append(f"{len(bare)} rows of {table} have no {label_column!r}: left out (first: row {bare[0]}).")
     if len(missing) > len(found) / 2:
         raise DataError(
             f"{len(missing)} of {len(found)} pictures named in {table} do not exist, such as "
@@ -129,8 +127,7 @@ def _locate(name: str, places: Sequence[Path], table: Path, number: int) -> tupl
         return given, given.is_file()
     if ".." in given.parts:
         raise DataError(
-            f"{table}, row {number}: {name!r} leaves its folder. Paths stay inside the folder given, or are "
-            "absolute."
+            f"{table}, row {number}: {name!r} leaves its folder. Paths stay inside the folder given, or are absolute."
         )
     for place in places:
         if (place / given).is_file():
@@ -148,7 +145,5 @@ def _split(value: Any, table: Path, number: int) -> str | None:
     if text is None:
         return None
     if text.lower() not in SPLITS:
-        raise DataError(
-            f"{table}, row {number}: {text!r} is no split; accepted: {', '.join(SPLITS)}, or empty."
-        )
+        raise DataError(f"{table}, row {number}: {text!r} is no split; accepted: {', '.join(SPLITS)}, or empty.")
     return SPLITS[text.lower()]

@@ -46,9 +46,7 @@ class EvalTransform:
         self.interpolation = _mode(spec)
         crop_pct = float(spec.options.get("crop_pct", 0.875))
         if not crop_pct > 0:
-            raise DataError(
-                f"The input spec has crop_pct {crop_pct}; it is a share above 0, such as 0.875 or 1.0."
-            )
+            raise DataError(f"The input spec has crop_pct {crop_pct}; it is a share above 0, such as 0.875 or 1.0.")
         self.scaled_px = math.floor(self.height_px / crop_pct), math.floor(self.width_px / crop_pct)
         self.crop_mode = str(spec.options.get("crop_mode", "center"))
         if self.crop_mode not in _CROP_MODES:
@@ -66,9 +64,7 @@ class EvalTransform:
         scaled_height, scaled_width = self.scaled_px
         if self.crop_mode == "squash":
             return scaled_height, scaled_width
-        if (
-            scaled_height == scaled_width
-        ):  # truncated as torchvision does, while timm rounds for oblong inputs
+        if scaled_height == scaled_width:  # truncated as torchvision does, while timm rounds for oblong inputs
             if height <= width:
                 return scaled_height, int(scaled_height * width / height)
             return int(scaled_width * height / width), scaled_width
@@ -161,9 +157,7 @@ def _contiguous(picture: Tensor) -> Tensor:
 
 def _sides(spec: InputSpec) -> tuple[int, int]:
     if spec.modality != "image" or len(spec.shape) != 3 or min(spec.shape) < 1:
-        raise DataError(
-            f"The input spec is {spec.modality} of shape {spec.shape}; pictures need image and (C, H, W)."
-        )
+        raise DataError(f"The input spec is {spec.modality} of shape {spec.shape}; pictures need image and (C, H, W).")
     return int(spec.shape[1]), int(spec.shape[2])
 
 

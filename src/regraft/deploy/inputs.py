@@ -27,10 +27,10 @@ _AHEAD: Final = 3
 
 
 def expand_inputs(items: Sequence[str]) -> list[Path]:
-    """Files as they are, folders searched through (sorted, by picture extension), patterns such as `new/*.jpg` matched.
+    """Files as they are, folders searched through in order, patterns such as `new/*.jpg` matched.
 
-    A file that does not exist is kept, so that its prediction says so. Raises UsageError for a pattern that matches
-    nothing, DataError for a folder without pictures.
+    A file that does not exist is kept, so that its prediction says so. Raises UsageError for a pattern that
+    matches nothing, DataError for a folder without pictures.
     """
     found: list[Path] = []
     for item in items:
@@ -110,7 +110,7 @@ def _from_pillow(picture: Image.Image) -> Tensor:
 def read_ahead(
     items: Sequence[Any], transform: Callable[[Tensor], Tensor], batch_size: int
 ) -> Iterator[list[Tensor | RegraftError]]:
-    """Batches of transformed pictures in order, read by threads; a picture that cannot be read is its error instead."""
+    """Batches of transformed pictures in order, read by threads; an unreadable one is its error instead."""
 
     def read(item: Any) -> Tensor | RegraftError:
         try:

@@ -1,7 +1,7 @@
-"""An artifact → one `.onnx` file with the preprocessing inside, checked against the model it came from or not written.
+"""An artifact → one `.onnx` file with the preprocessing inside, checked against its model or not written.
 
-The file takes `images` uint8 (N, H, W, 3) of any N, H and W, and gives `probabilities` and `logits` (N, K). Its metadata hold
-the labels, the threshold and the input spec; `docs/formats.md` documents them.
+The file takes `images` uint8 (N, H, W, 3) of any N, H and W, and gives `probabilities` and `logits` (N, K).
+Its metadata hold the labels, the threshold and the input spec; `docs/formats.md` documents them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 OPSET = 18
 #: One protobuf holds 2 GiB; the graph itself needs some of it.
 LIMIT_BYTES = (2 << 30) - (64 << 20)
-#: One grey level of rounding in the resize moves probabilities by far less than this, on average over the pictures.
+#: One grey level of rounding in the resize moves probabilities by far less than this, on average over the
+#: pictures.
 MEAN_DIFFERENCE_LIMIT = 0.02
 #: Two labels whose probabilities are nearer than this are tied: one grey level decides between them.
 TIE = 0.02
@@ -52,8 +53,9 @@ GENERATED_SIZES_PX = ((97, 131), (240, 181), (333, 500), (64, 64), (640, 401), (
 class ExportReport:
     """What was written and how far it agrees with the model.
 
-    agreement: share of equal top-1 labels among the n_checked pictures. max_difference, mean_difference: of each picture's
-    largest probability difference. accuracy_*: where labels were given. unreadable: check pictures left out.
+    agreement: share of equal top-1 labels among the n_checked pictures. max_difference, mean_difference: of
+    each picture's largest probability difference. accuracy_*: where labels were given. unreadable: check
+    pictures left out.
     """
 
     path: str
@@ -84,10 +86,10 @@ def export_onnx(
 ) -> ExportReport:
     """Export the run or artifact at `folder` to `out`, which appears only when the check passes.
 
-    check_pictures: pictures to compare on, each at its own size, the validation pictures by preference; None compares on six
-    generated ones. labels: their class indices (N,), for the accuracy of both. Raises ExportError where the two
-    disagree (see `judge`) or the weights are over 2 GiB, ArtifactError for a broken artifact, MissingExtraError without
-    the extra `onnx`.
+    check_pictures: pictures to compare on, each at its own size, the validation pictures by preference; None
+    compares on six generated ones. labels: their class indices (N,), for the accuracy of both. Raises
+    ExportError where the two disagree (see `judge`) or the weights are over 2 GiB, ArtifactError for a broken
+    artifact, MissingExtraError without the extra `onnx`.
     """
     started = time.monotonic()
     if opset < OPSET:
@@ -129,10 +131,10 @@ def judge(
 ) -> ExportReport:
     """The report on probabilities (N, K) of the file and of the model; ExportError where they disagree.
 
-    Refused is: top-1 agreement below `min_agreement` (one picture whose two labels are tied in the model is excused,
-    since among fewer than 200 pictures one alone would decide); accuracy lower by more than max(1 picture, 0.5 %);
-    probabilities apart by more than 0.02 on average. Agreement and accuracy are not asked of generated pictures,
-    on which a model may be undecided everywhere.
+    Refused is: top-1 agreement below `min_agreement` (one picture whose two labels are tied in the model is
+    excused, since among fewer than 200 pictures one alone would decide); accuracy lower by more than max(1
+    picture, 0.5 %); probabilities apart by more than 0.02 on average. Agreement and accuracy are not asked of
+    generated pictures, on which a model may be undecided everywhere.
     """
     n = len(reference)
     ours, theirs = reference.argmax(axis=1), found.argmax(axis=1)
@@ -286,7 +288,7 @@ def _pictures(paths: Sequence[Path] | None) -> tuple[list[Any], np.ndarray, int]
 def _generated(height_px: int, width_px: int) -> np.ndarray:
     """A smooth picture with some grain, uint8 (H, W, 3); the same every time."""
     rng = np.random.default_rng([height_px, width_px])
-    y, x = np.mgrid[0:1:height_px * 1j, 0:1:width_px * 1j]
+    y, x = np.mgrid[0 : 1 : height_px * 1j, 0 : 1 : width_px * 1j]
     waves = [np.sin(2 * np.pi * (fy * y + fx * x + shift)) for fy, fx, shift in rng.uniform(0, 4, (3, 3))]
     values = 128 + 80 * np.stack(waves, axis=2) + rng.normal(0, 12, (height_px, width_px, 3))
     return np.clip(values, 0, 255).astype(np.uint8)

@@ -18,7 +18,7 @@ READABLE = (FORMAT,)
 
 
 class OnnxPredictor:
-    """An ONNX session with the labels, threshold and input spec of its metadata. Each picture runs at its own size."""
+    """An ONNX session with the labels and threshold of its metadata; each picture runs at its own size."""
 
     def __init__(self, session: Any, metadata: dict[str, str]) -> None:
         self.session = session

@@ -72,9 +72,7 @@ def unpack(folder: Path) -> PackedClassifier:
         raise ArtifactError(f"{folder} holds a model for {kind!r}; this command takes {KIND}.")
     described = manifest["backbone"]
     spec = InputSpec.from_json(manifest["input_spec"])
-    backbone = catalogue.build(
-        described["family"], described["model"], described.get("options", {}), pretrained=False
-    )
+    backbone = catalogue.build(described["family"], described["model"], described.get("options", {}), pretrained=False)
     backbone.input_spec = spec
     for name in ("mean", "std"):
         getattr(backbone, f"input_{name}").copy_(backbone.input_mean.new_tensor(spec.options[name]).view(1, -1, 1, 1))

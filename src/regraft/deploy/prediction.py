@@ -15,9 +15,10 @@ from regraft.core.errors import UsageError
 class Prediction:
     """What a model says of one picture.
 
-    path: as given, None for a picture that came as pixels. label: None where the model abstained (confidence below the
-    threshold) or the picture could not be read. confidence: probability of the likeliest label, in [0, 1]. top: the
-    likeliest (label, probability), best first; empty where there is an error. error: why there is no answer.
+    path: as given, None for a picture that came as pixels. label: None where the model abstained (confidence
+    below the threshold) or the picture could not be read. confidence: probability of the likeliest label, in
+    [0, 1]. top: the likeliest (label, probability), best first; empty where there is an error. error: why
+    there is no answer.
     """
 
     path: str | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,16 @@ class Predictor:
     def load(cls, path: Path | str, *, device: str = "auto") -> Predictor:
         """From a run directory, `runs/LAST` or an artifact folder; device: "auto", "cpu", "cuda" or "mps".
 
-        Raises ArtifactError for what is missing, altered or cut off, UsageError for a device that is not there.
+        Raises ArtifactError for what is missing, altered or cut off, UsageError for a device that is not
+        there.
         """
         chosen = _device(device)
         return cls(unpack(artifact_of(Path(path))), chosen)
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The artifact's manifest, as `docs/formats.md` describes it."""
+        return self.packed.manifest
 
     @property
     def input_spec(self) -> InputSpec:
@@ -53,9 +59,10 @@ class Predictor:
     ) -> list[Prediction]:
         """One prediction per picture, in order.
 
-        paths_or_arrays: paths, uint8 arrays (H, W, 3) or Pillow images, mixed as you like, or a single one of them.
-        top: how many alternatives to tell. threshold: confidence below which the label is None; None takes the
-        artifact's own, 0 never abstains. A picture that cannot be read gives a prediction with its error.
+        paths_or_arrays: paths, uint8 arrays (H, W, 3) or Pillow images, mixed as you like, or a single one of
+        them. top: how many alternatives to tell. threshold: confidence below which the label is None; None
+        takes the artifact's own, 0 never abstains. A picture that cannot be read gives a prediction with its
+        error.
         """
         least = self.threshold if threshold is None else threshold
         check_options(top, least, batch_size)
@@ -63,10 +70,10 @@ class Predictor:
         return list(self._answers(items, top, least, batch_size))
 
     def probabilities(self, pictures: Stream | Any, *, batch_size: int = 32) -> np.ndarray:
-        """Probabilities float32 (N, K), temperature applied, of a stream's epoch 0 or of a list as `predict` takes.
+        """Probabilities float32 (N, K) of a stream's epoch 0 or of a list as `predict` takes, temperature applied.
 
-        Padding of a stream is left out. Raises UnreadableError for a picture that cannot be read: a row has no room for
-        an error.
+        Padding of a stream is left out. Raises UnreadableError for a picture that cannot be read: a row has
+        no room for an error.
         """
         rows = [np.empty((0, len(self.labels)), np.float32)]
         if hasattr(pictures, "epoch"):

@@ -34,5 +34,7 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # the reader raises many kinds for a damaged file
-        raise ArtifactError(f"The checkpoint {path} cannot be read ({error}): delete {folder} to start it again.") from error
+        raise ArtifactError(
+            f"The checkpoint {path} cannot be read ({error}): delete {folder} to start it again."
+        ) from error
     return state

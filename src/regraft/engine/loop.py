@@ -1,8 +1,8 @@
 """`fit`: the one training loop. It sees a task, named streams and a plan, and knows nothing of pictures or labels.
 
 One step: take `accumulate` batches of every stream, run each phase of the task on them, clip, step. The random state is
-set from (seed, step) at the start of every step and a stream's batches depend on (epoch, index) alone, so a run that was
-killed goes on from its checkpoint exactly as if it had not been.
+set from (seed, step) at the start of every step and a stream's batches depend on (epoch, index) alone, so a run that
+was killed goes on from its checkpoint exactly as if it had not been.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from regraft.core.types import Batch, Stream, Task
 from regraft.engine.average import RunningAverage
 from regraft.engine.checkpoint import load_checkpoint, save_checkpoint
 from regraft.engine.device import Machine
+from regraft.engine.feeding import Feeder
 from regraft.engine.optimizer import PlanLike, build_optimizer, set_rates
 from regraft.engine.predict import channels_last
 from regraft.engine.settings import FitSettings, StepRecord
@@ -75,16 +76,18 @@ def fit(
 ) -> FitResult:
     """Train `task` in place; at the end it holds the weights of the best evaluation (the last ones without `evaluate`).
 
-    The first stream sets the length of an epoch; shorter ones start again. Resumes from `checkpoints` when it holds one.
-    Raises DivergedError when the loss is not a number before anything good exists.
+    The first stream sets the length of an epoch; shorter ones start again. Resumes from `checkpoints` when it holds
+    one. Raises DivergedError when the loss is not a number before anything good exists.
     """
     if settings.steps < 1 or not streams or any(len(s) == 0 for s in streams.values()):
-        raise PlanError(f"Nothing to train on: {settings.steps} steps, streams {({k: len(s) for k, s in streams.items()})}.")
+        raise PlanError(
+            f"Nothing to train on: {settings.steps} steps, streams { ({k: len(s) for k, s in streams.items()}) }."
+        )
     fabric = machine.fabric
     distributed = fabric.world_size > 1
     task.to(machine.device)
     if machine.device.type != "mps":
-        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task.to(memory_format=torch.channels_last)
     # Set before wrapping: a parameter that never trains must not be waited for by other processes.
     for name, parameter in task.named_parameters():
         parameter.requires_grad_(any(plan.trains(name, p) for p in plan.thaw_points()))
@@ -100,7 +103,7 @@ def fit(
         state = _State(**saved["state"], best=saved["best"])
         log.info("resumed at step %d of %d", state.step, settings.steps)
     wrapped, prepared = fabric.setup(task, optimizer)
-    feeder = _Feeder(streams, settings.accumulate, start=state.step)
+    feeder = Feeder(streams, settings.accumulate, start=state.step)
 
     def checkpoint() -> None:
         if checkpoints is None or not machine.is_first:
@@ -145,6 +148,10 @@ def fit(
     clock, last_saved = time.monotonic(), state.elapsed_s
     thawed: set[str] | None = None
     while state.step < settings.steps:
+        # Asked here, not after the evaluation, so that a run resumed after its early stop does not take another step.
+        if settings.patience is not None and state.bad >= settings.patience:
+            stopped = "early"
+            break
         progress = state.step / settings.steps
         now = {name for name, _ in task.named_parameters() if plan.trains(name, progress)}
         if now != thawed:
@@ -178,9 +185,6 @@ def fit(
         if over and state.step < settings.steps:
             stopped = "budget"
             break
-        if settings.patience is not None and state.bad >= settings.patience and state.step < settings.steps:
-            stopped = "early"
-            break
         if state.elapsed_s - last_saved >= settings.checkpoint_every_s:
             checkpoint()
             last_saved = state.elapsed_s
@@ -208,86 +212,78 @@ def _step(
     state: _State,
     trains: set[str],
 ) -> float:
-    """One optimiser step per phase over the given batches; on lack of memory, again with each batch cut in halves."""
-    fabric = machine.fabric
-    while True:
-        try:
-            total = 0.0
-            for phase in task.phases:
+    """One optimiser step per phase over the given batches, and the mean loss over phases and processes."""
+    total = 0.0
+    for phase in task.phases:
+        while True:
+            try:
+                total += _phase(wrapped, optimizer, task, phase, micro, progress, settings, machine, state, trains)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or machine.fabric.world_size > 1:
+                    raise
+                _halve(state, max(part["_"].size for part in micro), error)
                 optimizer.zero_grad(set_to_none=True)
-                parts = [part for batches in micro for part in split_batches(batches, state.split)]
-                weights = [total_weight(part) for part in parts]
-                whole = sum(weights)
-                if fabric.world_size > 1:
-                    reduced = fabric.all_reduce(torch.tensor(whole, device=machine.device), reduce_op="sum")
-                    # DistributedDataParallel divides the sum of gradients by the number of processes.
-                    whole = float(reduced) / fabric.world_size
-                for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
-                    moved = {k: _ready(b, machine.device) for k, b in part.items() if isinstance(b, Batch)}
-                    last = index == len(parts) - 1
-                    with fabric.no_backward_sync(wrapped, enabled=not last and fabric.world_size > 1):
-                        output = wrapped(moved, progress, phase)
-                        share = output.loss * (weight / max(whole, 1e-12))
-                        fabric.backward(share)
-                    total += float(share.detach())
-                if fabric.world_size > 1:
-                    for name, parameter in task.named_parameters():
-                        if name not in trains:
-                            parameter.grad = None
-                if settings.clip_norm is not None:
-                    fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False)
-                if math.isfinite(total):
-                    optimizer.step()
-            return total / len(task.phases)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or fabric.world_size > 1:
-                raise
-            state.split *= 2
-            optimizer.zero_grad(set_to_none=True)
-            if machine.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if state.split > max(part["_"].size for part in micro):
-                raise
-            log.warning("out of memory: each batch is now computed in %d parts, the effective batch stays", state.split)
+                if machine.device.type == "cuda":
+                    torch.cuda.empty_cache()
+    return total / len(task.phases)
 
 
-@dataclass(frozen=True)
-class _Size:
-    size: int
+def _phase(
+    wrapped: Any,
+    optimizer: Any,
+    task: Task,
+    phase: str,
+    micro: list[dict[str, Any]],
+    progress: float,
+    settings: FitSettings,
+    machine: Machine,
+    state: _State,
+    trains: set[str],
+) -> float:
+    """Gradients of all parts, weighted by their samples, and one step of the optimiser unless the loss is no number."""
+    fabric = machine.fabric
+    optimizer.zero_grad(set_to_none=True)
+    parts = [part for batches in micro for part in split_batches(batches, state.split)]
+    weights = [total_weight(part) for part in parts]
+    # DistributedDataParallel divides the sum of gradients by the number of processes: so does this.
+    whole = _process_mean(machine, sum(weights))
+    total = 0.0
+    for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+        moved = {k: _ready(b, machine.device) for k, b in part.items()}
+        last = index == len(parts) - 1
+        with fabric.no_backward_sync(wrapped, enabled=not last and fabric.world_size > 1):
+            output = wrapped(moved, progress, phase)
+            share = output.loss * (weight / max(whole, 1e-12))
+            fabric.backward(share)
+        total += float(share.detach())
+    # One loss for all processes: each must take the same decision about a loss that is no number.
+    total = _process_mean(machine, total)
+    if fabric.world_size > 1:
+        for name, parameter in task.named_parameters():
+            if name not in trains:
+                parameter.grad = None
+    if settings.clip_norm is not None:
+        fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False)
+    if math.isfinite(total):
+        optimizer.step()
+    return total
 
 
-class _Feeder:
-    """Batches of all streams by step number; the first stream sets the epoch."""
-
-    def __init__(self, streams: Mapping[str, Stream], accumulate: int, start: int) -> None:
-        self.streams = streams
-        self.accumulate = accumulate
-        self.lengths = {name: len(stream) for name, stream in streams.items()}
-        self.steps_per_epoch = next(iter(self.lengths.values())) / accumulate
-        self._open: dict[str, Iterator[Batch]] = {}
-        self._next: dict[str, int] = dict.fromkeys(streams, start * accumulate)
-
-    def take(self, step: int) -> list[dict[str, Any]]:
-        """The step's batches: one mapping per accumulated batch, with the first stream's size under "_"."""
-        taken: list[dict[str, Any]] = []
-        for _ in range(self.accumulate):
-            batches: dict[str, Any] = {name: self._one(name) for name in self.streams}
-            first = next(iter(batches.values()))
-            batches["_"] = _Size(_length(first.x))
-            taken.append(batches)
-        return taken
-
-    def _one(self, name: str) -> Batch:
-        position = self._next[name]
-        epoch, index = divmod(position, self.lengths[name])
-        if name not in self._open or index == 0:
-            self._open[name] = self.streams[name].epoch(epoch, index)
-        self._next[name] = position + 1
-        return next(self._open[name])
+def _halve(state: _State, largest: int, error: RuntimeError) -> None:
+    """Cut batches in twice as many parts from now on; raises the error again where single samples do not fit either."""
+    if state.split >= largest:
+        raise error
+    state.split *= 2
+    log.warning("out of memory: each batch is now computed in %d parts, the effective batch stays", state.split)
 
 
-def _length(x: Any) -> int:
-    return len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
+def _process_mean(machine: Machine, value: float) -> float:
+    if machine.fabric.world_size == 1:
+        return value
+    reduced = machine.fabric.all_reduce(torch.tensor(value, dtype=torch.float32, device=machine.device))
+    assert isinstance(reduced, Tensor)
+    return float(reduced)
 
 
 def _ready(batch: Batch, device: torch.device) -> Batch:

@@ -38,7 +38,7 @@ class PlanLike(Protocol):
 
 
 def build_optimizer(task: nn.Module, plan: PlanLike, settings: FitSettings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) or SGD with Nesterov momentum; one group per (rate, thaw, decay)."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) or Nesterov SGD; one group per (rate, thaw, decay)."""
     parameters = dict(task.named_parameters())
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for row in plan.rows:

@@ -31,7 +31,7 @@ def predict(
 
     The module is put in evaluation mode and back. on_batch(done, total) is called after each batch.
     """
-    function = call or module.predict
+    function: Any = call or module.predict
     training = module.training
     modes = {name: m.training for name, m in module.named_modules()}
     module.eval()

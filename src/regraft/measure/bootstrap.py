@@ -104,9 +104,7 @@ def paired_gain(
         return Interval(0.0, 0.0, 0.0)
     of_a, of_b = prepared(metric, a, labels), prepared(metric, b, labels)
     count = _resamples(metric, resamples, a)
-    values = np.concatenate(
-        [of_a(counts) - of_b(counts) for counts in draws(len(labels), count, groups, seed)]
-    )
+    values = np.concatenate([of_a(counts) - of_b(counts) for counts in draws(len(labels), count, groups, seed)])
     low, high = _percentiles(values, level, value)
     if metric == "accuracy":
         right_a, right_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
@@ -159,10 +157,7 @@ def _few_errors(
         smaller = float(min(sizes.min(), len(labels) - sizes.max()))
         return wilson(value * smaller * share, smaller * share, level) if value in (0.0, 1.0) else ()
     hits = int((probabilities.argmax(axis=1) == labels).sum())
-    if (
-        metric not in ("accuracy", "balanced_accuracy", "macro_f1")
-        or min(hits, len(labels) - hits) * share >= FEW
-    ):
+    if metric not in ("accuracy", "balanced_accuracy", "macro_f1") or min(hits, len(labels) - hits) * share >= FEW:
         return ()
     # A mean of per-class rates varies like one rate over K² / Σ 1/n_k samples.
     effective = len(labels) if metric == "accuracy" else len(sizes) ** 2 / (1 / sizes).sum()
@@ -178,9 +173,7 @@ def _inputs(
         raise UsageError(f"The level is {level}: a fraction between 0 and 1 is needed, such as 0.95.")
     probabilities, labels = checked(probabilities, labels)
     if groups is not None and len(groups) != len(labels):
-        raise UsageError(
-            f"There are {len(groups)} group names for {len(labels)} samples: one per sample is needed."
-        )
+        raise UsageError(f"There are {len(groups)} group names for {len(labels)} samples: one per sample is needed.")
     return probabilities, labels, None if groups is None else np.asarray(groups)
 
 

@@ -28,9 +28,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """
     logits, labels = checked(logits, labels)
     if len(labels) == 0 or not np.isfinite(logits).all():
-        raise DataError(
-            "A temperature is fitted on at least one labelled sample with finite logits; this is not that."
-        )
+        raise DataError("A temperature is fitted on at least one labelled sample with finite logits; this is not that.")
     n, classes = logits.shape
     if classes == 1:
         return 1.0
@@ -48,9 +46,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     bounds = (np.log(COLDEST), np.log(HOTTEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     # A bounded search stops just inside its bounds: look at them too.
-    best = min(
-        (float(np.exp(found.x)), COLDEST, HOTTEST), key=lambda temperature: loss(float(np.log(temperature)))
-    )
+    best = min((float(np.exp(found.x)), COLDEST, HOTTEST), key=lambda temperature: loss(float(np.log(temperature))))
     return float(best)
 
 
@@ -98,9 +94,7 @@ def abstention(
     if len(labels) == 0:
         raise DataError("An abstention threshold is chosen on at least one labelled sample; there is none.")
     if target_accuracy is not None and not 0 < target_accuracy <= 1:
-        raise UsageError(
-            f"The target accuracy is {target_accuracy}: a fraction above 0, at most 1, is needed."
-        )
+        raise UsageError(f"The target accuracy is {target_accuracy}: a fraction above 0, at most 1, is needed.")
     thresholds, coverage, risk = _steps(probabilities, labels)
     target = 1 - risk[-1] / 2 if target_accuracy is None else target_accuracy
     reached = np.flatnonzero(1 - risk >= target - 1e-12)

@@ -32,9 +32,7 @@ def tsne(features: np.ndarray, seed: int = 0, limit: int = 1500) -> tuple[np.nda
     if len(indices) < 2 or spread == 0:
         return indices, np.zeros((len(indices), 2), dtype=np.float32)
     x = x / spread
-    reduced = PCA(
-        min(50, *x.shape), random_state=seed, svd_solver="full" if min(x.shape) < 60 else "randomized"
-    )
+    reduced = PCA(min(50, *x.shape), random_state=seed, svd_solver="full" if min(x.shape) < 60 else "randomized")
     x = reduced.fit_transform(x)
     if len(indices) < 5:
         xy = np.zeros((len(indices), 2))

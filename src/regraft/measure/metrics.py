@@ -69,9 +69,7 @@ def summary(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
     """
     probabilities, labels = checked(probabilities, labels)
     if probabilities.shape[1] != len(classes):
-        raise DataError(
-            f"There are {len(classes)} class names for probabilities of {probabilities.shape[1]} classes."
-        )
+        raise DataError(f"There are {len(classes)} class names for probabilities of {probabilities.shape[1]} classes.")
     indices = list(range(len(classes)))
     predicted = probabilities.argmax(axis=1)
     out: dict[str, Any] = {}
@@ -138,9 +136,7 @@ def _balanced_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     # scikit-learn's balanced_accuracy_score, without its warning for predictions of a class that has no
     # sample.
     present = np.unique(labels)
-    return float(
-        recall_score(labels, probabilities.argmax(axis=1), labels=present, average="macro", zero_division=0)
-    )
+    return float(recall_score(labels, probabilities.argmax(axis=1), labels=present, average="macro", zero_division=0))
 
 
 def _macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -163,9 +159,7 @@ def _nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def _ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     confidence = probabilities.max(axis=1)
     gap = (probabilities.argmax(axis=1) == labels) - confidence
-    return float(
-        np.abs(np.bincount(bin_of(confidence, bins), weights=gap, minlength=bins)).sum() / len(labels)
-    )
+    return float(np.abs(np.bincount(bin_of(confidence, bins), weights=gap, minlength=bins)).sum() / len(labels))
 
 
 _SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {

@@ -24,11 +24,7 @@ def draws(n: int, resamples: int, groups: np.ndarray | None, seed: int) -> Itera
     sum to n.
     """
     rng = np.random.default_rng(seed)
-    member = (
-        None
-        if groups is None
-        else np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
-    )
+    member = None if groups is None else np.unique(np.asarray(groups).astype(str), return_inverse=True)[1].reshape(-1)
     units = n if member is None else int(member.max()) + 1
     rows = max(1, BLOCK // max(n, units))
     for start in range(0, resamples, rows):
@@ -70,9 +66,7 @@ def _mean_where(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.where(seen, above / np.where(seen, below, 1), 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
 
 
-def _ece(
-    probabilities: np.ndarray, correct: np.ndarray, bins: int = 15
-) -> Callable[[np.ndarray], np.ndarray]:
+def _ece(probabilities: np.ndarray, correct: np.ndarray, bins: int = 15) -> Callable[[np.ndarray], np.ndarray]:
     confidence = probabilities.max(axis=1)
     gaps = np.eye(bins)[bin_of(confidence, bins)] * (correct - confidence)[:, None]
     return lambda counts: np.abs(counts @ gaps).sum(axis=1) / counts.sum(axis=1)

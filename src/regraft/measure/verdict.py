@@ -130,22 +130,20 @@ def alarms(
             )
         elif n_test is not None and n_test < 30:
             out.append(
-                f"Only {n_test} test samples: one picture moves "
-                f"the accuracy by {100 / max(n_test, 1):.1f} points."
+                f"Only {n_test} test samples: one picture moves the accuracy by {100 / max(n_test, 1):.1f} points."
             )
     return out
 
 
 def format_value(metric_name: str, value: float) -> str:
-    """ "93.5 %" for shares, "0.953" for AUC and nll, "–" for nan."""
+    """A metric for people: "93.5 %" for shares, "0.953" for AUC and nll, "–" for nan."""
     if value != value:
         return "–"
     return f"{100 * value:.1f} %" if metric_name in _PERCENT else f"{value:.3f}"
 
 
 def format_gain(metric_name: str, gain: Interval) -> str:
-    """ "+22.3 points [17.0, 27.6]", or "+0.082 [0.051, 0.113]" for AUC and nll; the minus sign is a real
-    one."""
+    """A gain for people: "+22.3 points [17.0, 27.6]", or "+0.082 [0.051, 0.113]" for AUC and nll."""
     if metric_name in _PERCENT:
         return f"{_signed(100 * gain.value, 1)} points {_bracket(metric_name, gain)}"
     return f"{_signed(gain.value, 3)} {_bracket(metric_name, gain)}"
@@ -164,8 +162,7 @@ def _class_alarms(summary: Mapping[str, Any]) -> list[str]:
         if row["n"] >= ENOUGH_SAMPLES and not row["recall"]:
             fate = "was never predicted" if row["precision"] is None else "was never recognised"
             out.append(
-                f"Class {row['class']!r} collapsed: it {fate}, "
-                f"although the test holds {row['n']} samples of it."
+                f"Class {row['class']!r} collapsed: it {fate}, although the test holds {row['n']} samples of it."
             )
     total = sum(row["n"] for row in rows)
     accuracy = summary.get("accuracy")
@@ -181,9 +178,7 @@ def _class_alarms(summary: Mapping[str, Any]) -> list[str]:
     absent = [str(row["class"]) for row in rows if row["n"] == 0]
     if absent:
         shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        out.append(
-            f"The test holds no sample of {shown}: nothing is known about how well that is recognised."
-        )
+        out.append(f"The test holds no sample of {shown}: nothing is known about how well that is recognised.")
     return out
 
 

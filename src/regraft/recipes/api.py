@@ -75,4 +75,3 @@ def fit(
 def load(run: PathLike | Run, *, device: str = "auto") -> Predictor:
     """The model of a run, `runs/LAST`, or an artifact folder, ready to predict."""
     return Predictor.load(Path(os.fspath(run)), device=device)
-

@@ -52,7 +52,14 @@ def usual_epochs(n_train: int) -> float:
 
 
 def schedule(
-    *, n_train: int, epoch_s: float, spent_s: float, budget_s: float | None, epochs: float | None, trained: int, refit: bool
+    *,
+    n_train: int,
+    epoch_s: float,
+    spent_s: float,
+    budget_s: float | None,
+    epochs: float | None,
+    trained: int,
+    refit: bool,
 ) -> Schedule:
     """Share the time.
 

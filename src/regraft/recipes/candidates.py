@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from regraft.backbones.base import ImageBackbone
+from regraft.backbones.fast import FastFeatures, fast_features
 from regraft.core.files import read_json, replacing, write_json
 from regraft.core.rundir import RunDirectory
 from regraft.core.types import Task
@@ -89,8 +90,16 @@ class Workbench:
         self.backbone, self.machine, self.run, self.listener = backbone, machine, run, listener
         self.streams = Streams(prepared, backbone.input_spec, config)
         self.writer: Any = None
+        self._quick: FastFeatures | None = None
         if config.tensorboard and machine.is_first:
             self.writer = _tensorboard(run.path / "tensorboard")
+
+    def quick(self, n_pictures: int) -> FastFeatures:
+        """The pretrained backbone's features by the fastest engine that agrees with it; built once."""
+        if self._quick is None:
+            device = self.machine.device.type
+            self._quick = fast_features(self.backbone, device=device, batch_size=32, n_pictures=n_pictures)
+        return self._quick
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         return self.prepared.labels[indices]
@@ -250,7 +259,9 @@ class Workbench:
         def tell(done: int, total: int) -> None:
             self.listener.progress(what, done, total)
 
-        return predict(task, self.streams.plain(indices), self.machine, on_batch=tell).outputs.numpy().astype(np.float64)
+        return (
+            predict(task, self.streams.plain(indices), self.machine, on_batch=tell).outputs.numpy().astype(np.float64)
+        )
 
     def _teller(self, name: str, label: str, round_index: int, n_train: int) -> Callable[[StepRecord], None]:
         running: list[float] = []

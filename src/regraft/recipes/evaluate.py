@@ -67,10 +67,14 @@ def run_evaluate(
     }
     warned = alarms(metric_name=metric, chosen=own, summary=figures, n_test=len(labels))
     if seen:
-        warned.insert(0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good.")
+        warned.insert(
+            0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
+        )
     where = ", ".join(str(r) for r in roots) or str(table)
     config = {"model": str(folder), "data": where, "at": datetime.now(UTC).isoformat()}
-    run, _ = RunDirectory.open(runs, "evaluate", Path(where).name, predictor.manifest["backbone"]["model"], config, fresh=True)
+    run, _ = RunDirectory.open(
+        runs, "evaluate", Path(where).name, predictor.manifest["backbone"]["model"], config, fresh=True
+    )
     write_json(run.path / "env.json", describe(0, device))
     _write_predictions(run.path, [str(p.path) for p in usable.pictures], labels, probabilities)
     sentence = (

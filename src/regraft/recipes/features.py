@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from regraft.core.files import replacing
 from regraft.engine import predict
@@ -37,13 +36,7 @@ def extract_features(bench: Workbench, indices: np.ndarray, kept: Path) -> np.nd
             remaining_s=elapsed / done * (total - done),
         )
 
-    bench.backbone.to(memory_format=torch.channels_last)
-
-    def pooled(x: Tensor) -> Tensor:
-        features: Tensor = bench.backbone(x).pooled
-        return features
-
-    outputs = predict(bench.backbone, stream, bench.machine, call=pooled, on_batch=tell).outputs
+    outputs = predict(bench.backbone, stream, bench.machine, call=bench.quick(len(indices)), on_batch=tell).outputs
     if bench.machine.is_first:
         with replacing(kept) as temporary:
             save_file({"features": outputs.contiguous(), "indices": torch.from_numpy(indices)}, temporary)

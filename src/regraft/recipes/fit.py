@@ -24,6 +24,7 @@ from regraft.engine import Machine, launch
 from regraft.measure.bootstrap import bootstrap
 from regraft.recipes.budget import Clock, Schedule, schedule
 from regraft.recipes.candidates import Candidate, Workbench, softmax
+from regraft.recipes.choice import choose
 from regraft.recipes.config import FitConfig
 from regraft.recipes.features import extract_features
 from regraft.recipes.listener import Listener
@@ -66,9 +67,7 @@ def run_fit(
 
 def _open(config: FitConfig, runs: Path, fresh: bool) -> tuple[Path, bool]:
     data = config.roots[0].resolve().name if config.roots else (config.table or Path("table")).stem
-    run, resumed = RunDirectory.open(
-        runs, "fit", data, config.backbone.partition(":")[0], config.plain(), fresh=fresh
-    )
+    run, resumed = RunDirectory.open(runs, "fit", data, config.backbone.partition(":")[0], config.plain(), fresh=fresh)
     return run.path, resumed
 
 
@@ -137,7 +136,7 @@ class _Fitting:
         head = self._first_answer(features, known)
         self._schedule(rounds)
         results = [self._round(r, part, features) for r, part in enumerate(rounds)]
-        best = _best_on_validation(results)
+        best = choose([r.candidates for r in results], bench.metric)
         listener = bench.listener
         listener.say(f"Chosen on validation: {best}.")
         # From here on nothing is chosen any more: the test pictures may be looked at.
@@ -205,7 +204,9 @@ class _Fitting:
 
     def _artifact_of_probe(self, head: ProbeHead) -> None:
         """The probe can be used at once; a better candidate replaces it at the end."""
-        write_artifact_of(self.bench, self.bench.task("finetune", head), 1.0, 0.0, {"candidate": "probe", "preliminary": True})
+        write_artifact_of(
+            self.bench, self.bench.task("finetune", head), 1.0, 0.0, {"candidate": "probe", "preliminary": True}
+        )
 
     def _schedule(self, rounds: tuple[Round, ...]) -> None:
         bench, config = self.bench, self.bench.config
@@ -285,12 +286,12 @@ class _Fitting:
             return Final(self.bench.task("finetune", head), refit=True)
         assert self.plan is not None
         folder = self._folder(0, f"{best}-all")
-        self.bench.train(best, folder, known, None, epochs=self.plan.epochs, limit_s=None, head=head, label=f"{best}, all")
+        self.bench.train(
+            best, folder, known, None, epochs=self.plan.epochs, limit_s=None, head=head, label=f"{best}, all"
+        )
         return Final(self.bench.load(best, folder), refit=True)
 
-    def _final(
-        self, best: str, part: Round, result: RoundResult, features: np.ndarray, head: ProbeHead
-    ) -> Final:
+    def _final(self, best: str, part: Round, result: RoundResult, features: np.ndarray, head: ProbeHead) -> Final:
         """Refit the chosen one and the control on train + validation where the budget has room, and score the test once."""
         bench = self.bench
         both = np.sort(np.concatenate([part.train, part.val]))
@@ -323,11 +324,3 @@ class _Fitting:
                 tasks[name] = bench.load(name, folders[name])
                 result.test_logits[name] = bench.logits(tasks[name], part.test, f"Scoring {name}")
         return Final(tasks[best], refit=refit)
-
-
-def _best_on_validation(results: list[RoundResult]) -> str:
-    """The candidate with the best mean selection score over the rounds; a tie goes to the one that trains less."""
-    names = list(results[0].candidates)
-    means = {name: float(np.mean([r.candidates[name].selection for r in results])) for name in names}
-    return max(names, key=lambda name: (round(means[name], 9), -names.index(name)))
-

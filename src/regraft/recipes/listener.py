@@ -14,5 +14,7 @@ class Listener:
         """A finished fact, worth a line."""
         log.info("%s", text)
 
-    def progress(self, what: str, done: float, total: float, *, rate: str = "", remaining_s: float | None = None) -> None:
+    def progress(
+        self, what: str, done: float, total: float, *, rate: str = "", remaining_s: float | None = None
+    ) -> None:
         """Where a long piece of work stands; called often."""

@@ -22,6 +22,7 @@ from regraft.measure.embedding import tsne
 from regraft.measure.metrics import score, summary
 from regraft.measure.verdict import alarms, verdict
 from regraft.recipes.candidates import Candidate, Workbench, softmax
+from regraft.recipes.choice import choose
 from regraft.report.page import render
 from regraft.report.schema import write_report
 from regraft.strategies import ProbeHead
@@ -39,11 +40,6 @@ class RoundResult:
     head: ProbeHead
     candidates: dict[str, Candidate]
     test_logits: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def best(self) -> str:
-        """The candidate with the best selection score in this round; a tie goes to the earlier one."""
-        return max(self.candidates, key=lambda n: (self.candidates[n].selection, -list(self.candidates).index(n)))
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ def conclude(
     groups = prepared.groups(test.indices)
     probabilities = {name: softmax(logits, temperature) for name, logits in test.logits.items()}
     if len(results) > 1:  # the procedure as a whole: in every round the candidate that its own validation picked
-        parts = [r.test_logits[r.best] for r in results]
+        parts = [r.test_logits[choose([r.candidates], metric)] for r in results]
         probabilities[chosen] = softmax(np.concatenate(parts), temperature)
     options: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed}
     intervals = {name: bootstrap(metric, p, test.labels, **options) for name, p in probabilities.items()}
@@ -214,12 +210,18 @@ def _verdict(
 def _notes(final: Final, results: list[RoundResult]) -> list[str]:
     notes = []
     if final.refit and len(results) == 1:
-        notes.append("The chosen candidate and the control learned from training and validation pictures together at the end.")
+        notes.append(
+            "The chosen candidate and the control learned from training and validation pictures together at the end."
+        )
     if final.refit and len(results) > 1:
         notes.append("The figures are from cross-validation; the model that is handed over learned from every picture.")
     for name, candidate in results[0].candidates.items():
         if candidate.stopped in {"early", "budget", "diverged"}:
-            reasons = {"early": "validation no longer improved", "budget": "its time was up", "diverged": "its loss diverged"}
+            reasons = {
+                "early": "validation no longer improved",
+                "budget": "its time was up",
+                "diverged": "its loss diverged",
+            }
             notes.append(f"{name} stopped after {candidate.steps} steps: {reasons[candidate.stopped]}.")
     return notes
 
@@ -229,7 +231,8 @@ def _pool(results: list[RoundResult], which: str, labels: np.ndarray) -> _Pooled
     indices = np.concatenate(parts)
     names = list(results[0].candidates)
     logits = {
-        n: np.concatenate([r.test_logits[n] if which == "test" else r.candidates[n].logits for r in results]) for n in names
+        n: np.concatenate([r.test_logits[n] if which == "test" else r.candidates[n].logits for r in results])
+        for n in names
     }
     rounds = np.concatenate([np.full(len(part), k) for k, part in enumerate(parts)])
     return _Pooled(indices, rounds, labels[indices], logits)

@@ -78,9 +78,7 @@ class Streams:
             side = round(max(self.spec.shape[1:]) * 1.4)
             self._store = PictureStore([p.path for p in self.prepared.source.pictures], short_side_px=side)
         batch = max(1, min(config.batch_size, max(4, len(indices) // 8), len(indices)))
-        transform = TrainTransform(
-            self.spec, scale=(config.crop_scale, 1.0), flip=config.flip, colour=config.colour
-        )
+        transform = TrainTransform(self.spec, scale=(config.crop_scale, 1.0), flip=config.flip, colour=config.colour)
         return PictureStream(
             [self.prepared.source.pictures[i].path for i in indices],
             self.prepared.labels[indices],
@@ -119,5 +117,3 @@ class _Subset(PictureStore):
 
     def get(self, i: int) -> Tensor:
         return self._whole.get(int(self._indices[i]))
-
-

@@ -80,8 +80,7 @@ def learning_curves(
     axis = "epoch" if sum("epoch" in line for line in own) > 0 else "step"
     rounds = sorted({line.get("round") or 0 for line in own})
     has = {
-        key: any(_number(line.get(key)) is not None for line in own)
-        for key in ("train_loss", "val_loss", "val_metric")
+        key: any(_number(line.get(key)) is not None for line in own) for key in ("train_loss", "val_loss", "val_metric")
     }
     panels = [keys for keys in (("train_loss", "val_loss"), ("val_metric",)) if any(has[key] for key in keys)]
     if not panels:
@@ -111,9 +110,7 @@ def learning_curves(
             axes.margins(x=0.02)
             if has["train_loss"] and has["val_loss"] and "val_loss" in keys:
                 axes.legend(loc="upper right")
-        return _svg(
-            figure, f"Learning curves of {candidate}: loss and validation {metric_label} over {axis}s"
-        )
+        return _svg(figure, f"Learning curves of {candidate}: loss and validation {metric_label} over {axis}s")
 
 
 def candidates(rows: Sequence[Mapping[str, Any]], metric_label: str, percent: bool = True) -> str | None:
@@ -129,9 +126,7 @@ def candidates(rows: Sequence[Mapping[str, Any]], metric_label: str, percent: bo
             colour = ACCENT if row.get("chosen") else MUTED
             low, high = row.get("interval") or (None, None)
             if low is not None and high is not None:
-                axes.plot(
-                    [scale * low, scale * high], [place, place], color=colour, linewidth=2.4, alpha=0.55
-                )
+                axes.plot([scale * low, scale * high], [place, place], color=colour, linewidth=2.4, alpha=0.55)
             axes.plot([scale * row["value"]], [place], "o", color=colour, markersize=8)
         axes.set_yticks(range(len(rows)), [_short(str(row["name"]), 28) for row in reversed(rows)])
         axes.tick_params(axis="y", labelcolor=INK, labelsize=10)
@@ -169,9 +164,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str | 
         for colour, drawn in cells.items():
             if drawn:
                 shapes, strengths = zip(*drawn, strict=True)
-                axes.add_collection(
-                    PatchCollection(shapes, facecolor=colour, alpha=list(strengths), linewidth=0)
-                )
+                axes.add_collection(PatchCollection(shapes, facecolor=colour, alpha=list(strengths), linewidth=0))
         turned = k > 4 or max(map(len, labels)) * k > 34
         axes.set_xticks(range(k), labels, rotation=90 if turned else 0, fontsize=small)
         axes.set_yticks(range(k), labels, fontsize=small)
@@ -184,14 +177,10 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str | 
         return _svg(figure, f"Confusion matrix of {k} classes: {right} of {total} on the diagonal")
 
 
-def reliability(
-    before: Sequence[Mapping[str, Any]] | None, after: Sequence[Mapping[str, Any]] | None
-) -> str | None:
+def reliability(before: Sequence[Mapping[str, Any]] | None, after: Sequence[Mapping[str, Any]] | None) -> str | None:
     """Accuracy against confidence per bin, before and after temperature scaling, with how many samples each
     bin holds."""
-    panels = [
-        (name, bins) for name, bins in (("Before temperature", before), ("After temperature", after)) if bins
-    ]
+    panels = [(name, bins) for name, bins in (("Before temperature", before), ("After temperature", after)) if bins]
     if not panels:
         return None
     if len(panels) == 1:
@@ -276,9 +265,7 @@ def _curve(axes: Axes, points: np.ndarray, colour: str, label: str, *, pale: boo
         total = np.cumsum(np.insert(points[:, 1], 0, 0.0))
         ends = np.unique(np.linspace(1, len(points), _POINTS).astype(int))
         starts = np.maximum(ends - width, 0)
-        axes.plot(
-            points[ends - 1, 0], (total[ends] - total[starts]) / (ends - starts), color=colour, label=label
-        )
+        axes.plot(points[ends - 1, 0], (total[ends] - total[starts]) / (ends - starts), color=colour, label=label)
 
 
 def _number(value: Any) -> float | None:

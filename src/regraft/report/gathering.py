@@ -120,9 +120,7 @@ def mistakes(predictions: Predictions | None, report: Report, run: Path) -> tupl
 def scatter(run: Path, report: Report) -> Scatter | None:
     """Points of embedding.parquet, scaled to the drawing area, with thumbnails of up to 600: the mistakes
     first."""
-    rows = [
-        row for row in _rows(run / "embedding.parquet") if _finite(row.get("x")) and _finite(row.get("y"))
-    ]
+    rows = [row for row in _rows(run / "embedding.parquet") if _finite(row.get("x")) and _finite(row.get("y"))]
     if not rows:
         return None
     xy = np.asarray([[row["x"], row["y"]] for row in rows], dtype=np.float64)
@@ -168,9 +166,7 @@ def scatter(run: Path, report: Report) -> Scatter | None:
     return out
 
 
-def confused_pairs(
-    matrix: Sequence[Sequence[int]], classes: Sequence[str], limit: int = 8
-) -> list[dict[str, Any]]:
+def confused_pairs(matrix: Sequence[Sequence[int]], classes: Sequence[str], limit: int = 8) -> list[dict[str, Any]]:
     """The commonest mistakes: true class, predicted class, how often, and the share of the true class's
     samples."""
     counts = np.asarray(matrix)

@@ -26,9 +26,7 @@ def render(run: Path) -> Path:
     """
     report = read_report(run)
     if report.metric not in METRICS:
-        raise ArtifactError(
-            f"{run / 'report.json'} has the metric {report.metric!r}; known are {', '.join(METRICS)}."
-        )
+        raise ArtifactError(f"{run / 'report.json'} has the metric {report.metric!r}; known are {', '.join(METRICS)}.")
     environment = Environment(
         loader=PackageLoader("regraft.report", "."),
         autoescape=True,
@@ -79,9 +77,7 @@ def _contents(run: Path, report: Report) -> dict[str, Any]:
     named = summary.get("confusion") and len(summary["confusion"]) == len(report.classes)
     curves = [
         (name, _markup(figures.learning_curves(lines, name, label, percent)))
-        for name in dict.fromkeys(
-            str(line.get("candidate")) for line in lines if line.get("candidate") is not None
-        )
+        for name in dict.fromkeys(str(line.get("candidate")) for line in lines if line.get("candidate") is not None)
     ]
     return {
         "report": report,
@@ -129,9 +125,7 @@ def _mood(report: Report) -> str:
         return "plain"
     gain = _gain_interval(report)
     if gain is not None:
-        low, high = (
-            (gain.low, gain.high) if METRICS[report.metric].higher_is_better else (-gain.high, -gain.low)
-        )
+        low, high = (gain.low, gain.high) if METRICS[report.metric].higher_is_better else (-gain.high, -gain.low)
         if low < 0 and high < 0:
             return "bad"
     return "open"

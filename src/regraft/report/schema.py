@@ -51,9 +51,7 @@ class Candidate(Figure):
     """One way that was tried."""
 
     name: str = Field(description="'probe', 'finetune', 'scratch', …")
-    validation: float | None = Field(
-        None, description="the metric on validation, which the choice was made by"
-    )
+    validation: float | None = Field(None, description="the metric on validation, which the choice was made by")
     seconds: float | None = Field(None, description="wall-clock seconds that it took")
     trained_parameters: int | None = Field(None, description="how many numbers were trained")
     chosen: bool = False
@@ -87,22 +85,14 @@ class Report(BaseModel):
     format: str = Field(REPORT_FORMAT, description="format and version of this file")
     recipe: str = Field("fit", description="the job: 'fit', 'evaluate', …")
     data: str = Field("", description="what the data was called")
-    data_root: str | None = Field(
-        None, description="the folder that relative paths in the Parquet files start from"
-    )
+    data_root: str | None = Field(None, description="the folder that relative paths in the Parquet files start from")
     backbone: str = Field("", description="name of the pretrained network")
     created: str = Field("", description="UTC, ISO 8601")
 
-    metric: str = Field(
-        "accuracy", description="name of the metric of value, candidates and gain (measure.METRICS)"
-    )
+    metric: str = Field("accuracy", description="name of the metric of value, candidates and gain (measure.METRICS)")
     value: float | None = Field(None, description="the chosen candidate's metric on `evaluated_on`")
-    interval: Bounds = Field(
-        (None, None), description="its [low, high], 95 % bootstrap over the test samples"
-    )
-    candidates: list[Candidate] = Field(
-        default_factory=list, description="everything that was tried, with its figures"
-    )
+    interval: Bounds = Field((None, None), description="its [low, high], 95 % bootstrap over the test samples")
+    candidates: list[Candidate] = Field(default_factory=list, description="everything that was tried, with its figures")
     chosen: str | None = Field(None, description="name of the candidate that was kept; picked on validation")
     transfer_gain: Figure | None = Field(
         None, description="metric(chosen) − metric(scratch) with its paired interval; null without a control"
@@ -111,24 +101,16 @@ class Report(BaseModel):
     helped: bool | None = Field(None, description="true, false, or null where the interval leaves it open")
     alarms: list[str] = Field(default_factory=list, description="what a reader must know, gravest first")
 
-    first_answer_s: float | None = Field(
-        None, description="seconds from the command's start to the first answer"
-    )
+    first_answer_s: float | None = Field(None, description="seconds from the command's start to the first answer")
     first_answer: FirstAnswer | None = Field(None, description="the figure that was given then")
     total_s: float | None = Field(None, description="seconds from start to end")
     n_train: int | None = None
     n_val: int | None = None
     n_test: int | None = None
-    evaluated_on: str = Field(
-        "", description="what the figures come from: 'test split (20 %, held out first)', …"
-    )
-    classes: list[str] = Field(
-        default_factory=list, description="class names in the order of the label indices"
-    )
+    evaluated_on: str = Field("", description="what the figures come from: 'test split (20 %, held out first)', …")
+    classes: list[str] = Field(default_factory=list, description="class names in the order of the label indices")
 
-    summary: dict[str, Any] | None = Field(
-        None, description="measure.summary of the chosen candidate on the test"
-    )
+    summary: dict[str, Any] | None = Field(None, description="measure.summary of the chosen candidate on the test")
     validation_summary: dict[str, Any] | None = Field(None, description="the same on validation")
     reliability_before: list[dict[str, Any]] | None = Field(
         None, description="measure.reliability on the test, before temperature scaling"
@@ -189,9 +171,7 @@ def read_report(run: Path) -> Report:
     unreadable."""
     path = run / "report.json"
     if not path.is_file():
-        raise ArtifactError(
-            f"{run} has no report.json: run the same `regraft fit` command again; it resumes."
-        )
+        raise ArtifactError(f"{run} has no report.json: run the same `regraft fit` command again; it resumes.")
     try:
         value = read_json(path)
         stated = value.get("format") if isinstance(value, dict) else None

@@ -1,6 +1,7 @@
 """Rules to a plan: every parameter gets a rate or is frozen, every rule matches something, or it is an error.
 
-The idea of one ordered list of (pattern, schedule) with asserted coverage is big_vision's; the groups are the backbone's.
+The idea of one ordered list of (pattern, schedule) with asserted coverage is big_vision's; the groups are the
+backbone's.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ class RuleStrategy:
                     break
             else:
                 raise PlanError(
-                    f"No rule covers {name} (group {groups[name]}): end the list with Rule('.*', None) to freeze the rest."
+                    f"No rule covers {name} (group {groups[name]}): "
+                    "end the list with Rule('.*', None) to freeze the rest."
                 )
         # A later rule may be shadowed on purpose by none: one that can match no parameter at all is a mistake.
         for index, rule in enumerate(self.rules):
@@ -132,7 +134,9 @@ class RuleStrategy:
                     f"Rule {rule.pattern!r} matches no parameter. Groups: {', '.join(task.layer_groups())}."
                 )
             if not used[index]:
-                raise PlanError(f"Rule {rule.pattern!r} decides nothing: every parameter that it matches has an earlier rule.")
+                raise PlanError(
+                    f"Rule {rule.pattern!r} decides nothing: every parameter that it matches has an earlier rule."
+                )
         return Plan(tuple(rows), base_lr)
 
 

@@ -26,7 +26,9 @@ def finetune(groups: list[str], last: int | None = None) -> RuleStrategy:
     """The head at ten times the rate of the backbone; all backbone groups train, or the `last` deepest ones."""
     backbone = groups[:-1]
     if last is not None and not 1 <= last <= len(backbone):
-        raise UsageError(f"This backbone has {len(backbone)} layer groups; --last takes 1 to {len(backbone)}, not {last}.")
+        raise UsageError(
+            f"This backbone has {len(backbone)} layer groups; --last takes 1 to {len(backbone)}, not {last}."
+        )
     chosen = backbone if last is None else backbone[-last:]
     rules = [Rule(f"group:{groups[-1]}", HEAD_RATE), *(Rule(f"group:{name}", 1.0) for name in chosen)]
     if len(chosen) < len(backbone):

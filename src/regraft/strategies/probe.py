@@ -1,8 +1,10 @@
 """The probe: a linear head solved on cached features, its regularisation picked by cross-validation.
 
-Features are divided by one common scale and centred; ridge is solved in closed form (the "few-shot as ridge" idea of
-big_vision), logistic regression by scikit-learn. The better of both by out-of-fold log-loss becomes the head. Centring
-and scale are folded into weight and bias, so the head is one linear layer.
+Features are centred and divided by one common scale. An L2-penalised linear model only ever uses directions that the samples
+span, so where samples are fewer than coordinates everything is solved in their N-dimensional coordinates: the same
+optimum, far cheaper (the kernel trick for a linear kernel). Ridge is closed-form (the "few-shot as ridge" idea of
+big_vision); logistic regression runs L-BFGS from the previous strength's solution. The best by out-of-fold log-loss becomes
+the head, and centring, scale and calibration are folded into its weight and bias: one linear layer.
 """
 
 from __future__ import annotations
@@ -11,15 +13,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Setting = tuple[str, float]
+Solution = tuple[Array, Array]
 
-#: Inverse strengths for logistic regression, on features of unit mean square per coordinate.
-LOGISTIC_C = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-#: Ridge strengths relative to the mean eigenvalue of the features' covariance.
-RIDGE = (1e-2, 1e-1, 1.0, 10.0)
+#: Penalty per sample for logistic regression, on features of unit mean square per coordinate: strong → weak.
+LOGISTIC = (1.0, 0.1, 0.01, 0.001)
+#: Ridge strengths relative to the mean eigenvalue of the features' Gram matrix.
+RIDGE = (0.001, 0.01, 0.1, 1.0, 10.0)
+#: L-BFGS stops here; the log-loss out of fold is flat long before the last digit.
+ITERATIONS, GRADIENT_TOLERANCE = 150, 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,37 +55,39 @@ def fit_probe(
     folds: Indices,
     n_classes: int,
     *,
-    settings: tuple[tuple[str, float], ...] | None = None,
+    settings: tuple[Setting, ...] | None = None,
 ) -> ProbeHead:
     """Solve the head for features (N, D), labels (N,) in 0…K−1 and fold numbers (N,).
 
-    Samples of one group must share a fold number. settings: (kind, strength) pairs to try; the built-in grid unless told.
-    Selection is by out-of-fold log-loss after the best common scale, which is finer than accuracy on few samples; that
-    scale is part of the head, so its softmax is meaningful as it is.
+    Samples of one group must share a fold number. settings: ("ridge" | "logistic", strength) pairs to try; the built-in grid
+    unless told. Selection is by out-of-fold log-loss after the best common scale, which is finer than accuracy on few
+    samples; that scale is part of the head, so its softmax is meaningful as it is.
     """
-    settings = settings or tuple([("ridge", s) for s in RIDGE] + [("logistic", c) for c in LOGISTIC_C])
+    settings = settings or tuple([("ridge", s) for s in RIDGE] + [("logistic", s) for s in LOGISTIC])
     centre, scale = _standard(features)
     x = (features.astype(np.float64) - centre) / scale
-    best: tuple[float, float, str, float, Array] | None = None
-    scores: dict[str, float] = {}
-    parts = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in np.unique(folds)]
-    out_of_fold = {setting: np.zeros((len(x), n_classes)) for setting in settings}
-    for train, held in parts:
-        solved = _solve_all(x[train], labels[train], n_classes, settings)
-        for setting, (weight, bias) in solved.items():
-            out_of_fold[setting][held] = x[held] @ weight.T + bias
-    for setting in settings:
-        logits = out_of_fold[setting]
-        scores[f"{setting[0]} {setting[1]:g}"] = float((logits.argmax(1) == labels).mean())
-        loss, factor = _best_log_loss(logits, labels)
-        if best is None or loss < best[0] - 1e-9:
-            best = (loss, factor, *setting, logits * factor)
-    assert best is not None
-    _, factor, kind, strength, logits = best
-    weight, bias = _solve_all(x, labels, n_classes, ((kind, strength),))[kind, strength]
+    # Threads of BLAS cost more than they bring on matrices of this size, and much more beside other work.
+    with threadpool_limits(limits=1, user_api="blas"):
+        if len(x) < x.shape[1]:
+            basis, z = _own_coordinates(x)
+        else:
+            basis, z = None, x
+        out_of_fold = {setting: np.zeros((len(x), n_classes)) for setting in settings}
+        for fold in np.unique(folds):
+            train, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            for setting, (weight, bias) in _solve(z[train], labels[train], n_classes, settings).items():
+                out_of_fold[setting][held] = z[held] @ weight.T + bias
+        losses = {setting: _best_log_loss(logits, labels) for setting, logits in out_of_fold.items()}
+        kind, strength = min(settings, key=lambda s: losses[s][0])
+        factor = losses[kind, strength][1]
+        weight, bias = _solve(z, labels, n_classes, ((kind, strength),))[kind, strength]
+        if basis is not None:
+            weight = weight @ basis
     weight, bias = weight * (factor / scale), bias * factor
     bias = bias - weight @ centre
-    return ProbeHead(weight.astype(np.float32), bias.astype(np.float32), kind, strength, logits, scores)
+    scores = {f"{k} {s:g}": float((out_of_fold[k, s].argmax(1) == labels).mean()) for k, s in settings}
+    chosen = out_of_fold[kind, strength] * factor
+    return ProbeHead(weight.astype(np.float32), bias.astype(np.float32), kind, strength, chosen, scores)
 
 
 def _standard(features: NDArray[np.float32]) -> tuple[Array, float]:
@@ -88,43 +97,59 @@ def _standard(features: NDArray[np.float32]) -> tuple[Array, float]:
     return centre, spread or 1.0
 
 
-def _solve_all(
-    x: Array, labels: Indices, n_classes: int, settings: tuple[tuple[str, float], ...]
-) -> dict[tuple[str, float], tuple[Array, Array]]:
+def _own_coordinates(x: Array) -> Solution:
+    """(R, D) orthonormal rows that span the samples (N, D), and the samples in them (N, R)."""
+    values, vectors = np.linalg.eigh(x @ x.T)
+    kept = values > max(values[-1], 0) * 1e-10
+    if not kept.any():  # all samples are the same
+        return np.eye(1, x.shape[1]), np.zeros((len(x), 1))
+    root = np.sqrt(values[kept])
+    basis = (vectors[:, kept] / root).T @ x
+    return basis, vectors[:, kept] * root
+
+
+def _solve(x: Array, labels: Indices, n_classes: int, settings: tuple[Setting, ...]) -> dict[Setting, Solution]:
     """Every setting on the same samples: ridge shares one decomposition, logistic regression starts from the last."""
-    solved: dict[tuple[str, float], tuple[Array, Array]] = {}
-    present = np.unique(labels)
+    solved: dict[Setting, Solution] = {}
+    targets = np.eye(n_classes)[labels]
     strengths = [s for kind, s in settings if kind == "ridge"]
     if strengths:
-        targets = np.eye(n_classes)[labels]
-        prior = targets.mean(axis=0)
-        centre = x.mean(axis=0)
+        prior, centre = targets.mean(axis=0), x.mean(axis=0)
         centred = x - centre
-        # The N × N form where samples are fewer than coordinates (Hastie et al., ESL, 18.3.5).
-        dual = len(x) <= x.shape[1]
-        matrix = centred @ centred.T if dual else centred.T @ centred
-        values, vectors = np.linalg.eigh(matrix)
-        unit = float(np.trace(matrix)) / len(x) or 1.0
+        right = centred.T @ (targets - prior)
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        unit = float(values.sum()) / len(x) or 1.0
+        rotated = vectors.T @ right
         for strength in strengths:
-            inverse = (vectors / (np.maximum(values, 0) + strength * unit)) @ vectors.T
-            right = targets - prior
-            weight = (centred.T @ (inverse @ right) if dual else inverse @ (centred.T @ right)).T
+            weight = (vectors @ (rotated / (np.maximum(values, 0) + strength * unit)[:, None])).T
             solved["ridge", strength] = (weight, prior - weight @ centre)
-    for strength in sorted(s for kind, s in settings if kind == "logistic"):
-        weight, bias = np.zeros((n_classes, x.shape[1])), np.full(n_classes, -30.0)
-        if len(present) == 1:
-            bias[present] = 30.0
-        else:
-            # scikit-learn's penalty is per sample sum; dividing by N keeps C comparable between folds and data sizes.
-            model = LogisticRegression(C=strength * 300 / len(x), max_iter=300, tol=1e-4)
-            model.fit(x, labels)
-            if len(present) == 2:
-                weight[present[1]], weight[present[0]] = model.coef_[0] / 2, -model.coef_[0] / 2
-                bias[present[1]], bias[present[0]] = model.intercept_[0] / 2, -model.intercept_[0] / 2
-            else:
-                weight[present], bias[present] = model.coef_, model.intercept_
-        solved["logistic", strength] = (weight, bias)
+    start = np.zeros((n_classes, x.shape[1] + 1))
+    start[:, -1] = np.log((targets.sum(axis=0) + 0.5) / (len(x) + 0.5 * n_classes))
+    for strength in sorted((s for kind, s in settings if kind == "logistic"), reverse=True):
+        start = _logistic(x, targets, strength, start)
+        solved["logistic", strength] = (start[:, :-1].copy(), start[:, -1].copy())
     return solved
+
+
+def _logistic(x: Array, targets: Array, penalty: float, start: Array) -> Array:
+    """Minimise mean cross-entropy + penalty / 2 · ‖W‖² over (K, R + 1), bias in the last column and unpenalised."""
+    shape, count = start.shape, len(x)
+
+    def objective(flat: Array) -> tuple[float, Array]:
+        both = flat.reshape(shape)
+        weight = both[:, :-1]
+        logits = x @ weight.T + both[:, -1]
+        logits -= logits.max(axis=1, keepdims=True)
+        exp = np.exp(logits)
+        total = exp.sum(axis=1, keepdims=True)
+        loss = (np.log(total).sum() - (targets * logits).sum()) / count + penalty / 2 * float((weight * weight).sum())
+        error = (exp / total - targets) / count
+        gradient = np.concatenate([error.T @ x + penalty * weight, error.sum(axis=0)[:, None]], axis=1)
+        return float(loss), gradient.ravel()
+
+    options = {"maxiter": ITERATIONS, "gtol": GRADIENT_TOLERANCE, "maxcor": 10}
+    found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x, dtype=np.float64).reshape(shape)
 
 
 def _best_log_loss(logits: Array, labels: Indices) -> tuple[float, float]:

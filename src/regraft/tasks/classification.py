@@ -16,8 +16,8 @@ class Classification(Task):
     """Pictures (N, 3, H, W) → logits (N, K).
 
     class_weights: (K,), mean 1, or None. label_smoothing: share of the target spread over all classes (Szegedy et al.
-    2016, arXiv:1512.00567). mixup, cutmix: Beta parameters, 0 = off (Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019,
-    arXiv:1905.04899); where both are on, each batch takes one of them at even odds.
+    2016, arXiv:1512.00567). mixup, cutmix: Beta parameters, 0 = off (Zhang et al. 2018, arXiv:1710.09412; Yun et al.
+    2019, arXiv:1905.04899); where both are on, each batch takes one of them at even odds.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Classification(Task):
 
 
 def balanced_weights(counts: Tensor, strength: float = 0.5) -> Tensor:
-    """Class weights (K,) from counts (K,): (mean count / count)^strength, normalised so that the mean over samples is 1."""
+    """Class weights (K,) from counts (K,): (mean count / count)^strength, scaled to a mean over samples of 1."""
     counts = counts.float().clamp(min=1)
     weights = (counts.mean() / counts) ** strength
     return weights * counts.sum() / (weights * counts).sum()

@@ -1,0 +1,104 @@
+"""Writes docs/report.md, the fields of report.json, from the descriptions in report/schema.py.
+
+    python bench/document_report.py [--check]
+
+With --check nothing is written; ends with 1 where the document is out of step. A test does the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+import textwrap
+import types
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from regraft.measure import abstention, reliability, summary
+from regraft.report.schema import REPORT_FORMAT, Audit, Candidate, Figure, Finding, FirstAnswer, Report
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "report.md"
+PARTS = (Figure, FirstAnswer, Candidate, Audit, Finding)
+VALUES = (summary, reliability, abstention)
+PREFACE = f"""\
+# `report.json`: `{REPORT_FORMAT}`
+
+<!-- Made by bench/document_report.py from src/regraft/report/schema.py: change it there. -->
+
+Every run has one beside its page, and `--json` prints it. Metrics are fractions in 0…1, `nll` is in nats, seconds are
+wall-clock. NaN is never written: a figure without meaning is null. Fields may be added within a version; a field that
+changes its meaning changes the version.
+"""
+
+
+def document() -> str:
+    """The whole text."""
+    parts = [PREFACE, table(Report)]
+    for part in PARTS:
+        parts.append(f"## {part.__name__}\n\n{told(part)}\n\n{table(part)}")
+    for function in VALUES:
+        parts.append(f"## measure.{function.__name__}\n\n{told(function)}\n")
+    return "\n".join(parts)
+
+
+def table(model: type[BaseModel]) -> str:
+    """One row per field."""
+    rows = ["| field | type | what it is |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        rows.append(f"| `{name}` | {typed(field.annotation)} | {escaped(field.description or '')} |")
+    return "\n".join(rows) + "\n"
+
+
+def typed(annotation: Any) -> str:
+    """A type as a reader of JSON knows it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(typed(one) for one in arguments))
+    if origin is list:
+        return f"list of {typed(arguments[0])}"
+    if origin is tuple:
+        return "[" + ", ".join(typed(one) for one in arguments) + "]"
+    if origin is dict or annotation is dict:
+        return "object"
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    plain = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
+    return plain[annotation]
+
+
+def told(thing: Any) -> str:
+    """A docstring as prose: its lines wrapped anew, its paragraphs kept."""
+    paragraphs = [escaped(" ".join(one.split())) for one in (inspect.getdoc(thing) or "").split("\n\n")]
+    return "\n\n".join(textwrap.fill(one, 118, break_long_words=False, break_on_hyphens=False) for one in paragraphs)
+
+
+def escaped(text: str) -> str:
+    """Text as it must stand in Markdown, in a table too; code in it stays as it is."""
+    text = text.replace("|", "\\|")
+    return "".join(part if part.startswith("`") else re.sub(r"([*_<])", r"\\\1", part) for part in _code(text))
+
+
+def _code(text: str) -> list[str]:
+    return re.split(r"(`[^`]*`)", text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    text = document()
+    if parser.parse_args().check:
+        same = DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == text
+        print(f"{DOCUMENT.name} is {'in' if same else 'out of'} step with the schema.")
+        return int(not same)
+    DOCUMENT.parent.mkdir(exist_ok=True)
+    DOCUMENT.write_text(text, encoding="utf-8")
+    print(f"{DOCUMENT.name}: {len(text.splitlines())} lines")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -60,7 +60,7 @@ $(READY): pyproject.toml constraints.txt
 	    "$$python" -m venv .venv; \
 	fi
 	@if ! { $(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q -c constraints.txt uv; } \
-	    || ! $(BIN)/python -m uv pip install --python $(BIN)/python -c constraints.txt -b constraints.txt -e '.[all,dev]'; then \
+	    || ! $(BIN)/python -m uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -b constraints.txt -e '.[all,dev]'; then \
 	    echo "uv could not do it; installing with pip, which takes some minutes" >&2; \
 	    $(BIN)/python -m pip install -c constraints.txt -e '.[all,dev]'; \
 	fi

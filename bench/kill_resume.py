@@ -2,8 +2,8 @@
 
     python bench/kill_resume.py [--trials 20] [--seed 0]
 
-Fits patches of scikit-image's photographs (four of the demo's classes) with a small input. Prints a line per trial and one
-line of JSON; ends with 1 if a trial's weights differ.
+Fits patches of scikit-image's photographs (four of the demo's classes) with a small input. Prints a line per trial and
+one line of JSON; ends with 1 if a trial's weights differ.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ def main() -> None:
         first = statistics.median(r["first_answer_s"] for r in rows)
         result["sets"][name] = {"mean": mean, "sd": spread, "first_answer_s": first, "runs": rows}
         print(
-            f"{name}: accuracy {mean['accuracy']:.4f} ± {spread['accuracy']:.4f}, AUC {mean['auc']:.4f}, first {first:.1f} s"
+            f"{name}: accuracy {mean['accuracy']:.4f} ± {spread['accuracy']:.4f}, AUC {mean['auc']:.4f}, "
+            f"first answer {first:.1f} s"
         )
     if args.tutorial:
         result["tutorial"] = tutorial(args.shared, args.tutorial_epochs, 0)

@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.zh-CN.md")
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), REPOSITORY / "bench" / "README.md"])
 CARD = REPOSITORY / "src" / "regraft" / "weights" / "scion.card.md"
-FENCED = re.compile(r"^```(.*)\n(.*?)^```$", re.M | re.S)
+FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 SCRIPT = re.compile(r"bench/[\w/]+\.py")
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in training: a loss that is no number, no memory, no time, no progress; and evaluation's best weights."""
+"""What goes wrong in training: a loss that is no number, no memory, no time, no progress; and the best weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from regraft.engine.splitting import is_out_of_memory, split_batches, total_weig
 from tiny_training import Regression, numbers, one_machine, plan_of
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """These sizes gain nothing from more threads, and wait for each other on a busy machine."""
     before = torch.get_num_threads()
@@ -95,14 +95,14 @@ class Narrow(Regression):
     ) -> None:
         super().__init__(torch.float64)
         self.room, self.phases = room, phases
-        self.error = error or (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         self.sizes: list[int] = []
 
     def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
         batch = batches["train"]
         self.sizes.append(len(batch.x))
         if len(batch.x) > self.room and phase == self.phases[-1]:
-            raise self.error()
+            raise self.error
         return super().forward(batches, progress, phase)
 
 
@@ -139,7 +139,7 @@ def test_single_samples_that_do_not_fit_are_an_error() -> None:
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
-    task = Narrow(3, error=lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    task = Narrow(3, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         narrow(task)
     assert len(task.sizes) == 1

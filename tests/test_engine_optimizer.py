@@ -1,10 +1,11 @@
-"""The step itself: accumulation, real rates per group, schedule, thawing and freezing, against formulas written out here."""
+"""The step itself: accumulation, real rates per group, schedule, thawing and freezing, against formulas."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ PLAIN = FitSettings(5, clip_norm=None)
 RATES = (Rule("group:b", 10.0), Rule("group:a", 1.0))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """These sizes gain nothing from more threads, and wait for each other on a busy machine."""
     before = torch.get_num_threads()
@@ -157,7 +158,7 @@ def test_thawing_starts_at_its_progress_with_its_statistics() -> None:
     rules = (Rule("group:stem", 1.0, 0.5), Rule(".*", 1.0))
     train(task, pictures(), FitSettings(4, weight_decay=0.5, warmup=0.0), *rules, on_step=on_step)
     for name in [n for n in seen[0] if n.startswith("stem")]:
-        moved = [not torch.equal(old[name], new[name]) for old, new in zip(seen, seen[1:], strict=False)]
+        moved = [not torch.equal(old[name], new[name]) for old, new in pairwise(seen)]
         assert moved == [False, False, True, True], name
     assert not torch.equal(seen[0]["body.0.weight"], seen[1]["body.0.weight"])
 

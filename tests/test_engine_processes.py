@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import tiny_training
@@ -14,32 +14,33 @@ from regraft.engine import fit
 from tiny_training import PAIR, PAIR_RULES, Regression, numbers, one_machine, plan_of
 
 
-def two(job: str, folder: Path) -> list[dict[str, Any]]:
-    """Run the script, which starts its own second process, and read what both saved."""
-    command = [sys.executable, tiny_training.__file__, job, folder / "out.pt"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What both processes saved; the script starts its own second process."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, tiny_training.__file__, "two", folder / "out.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = [torch.load(folder / f"out.{rank}", weights_only=True) for rank in (0, 1)]
-    assert all(result["world"] == 2 for result in found)
-    return found
+    first, second = (torch.load(folder / f"out.{rank}", weights_only=True) for rank in (0, 1))
+    assert first["world"] == second["world"] == 2
+    return first, second
 
 
-def test_two_processes_are_one_with_double_batches(tmp_path: Path) -> None:
+def test_two_processes_are_one_with_double_batches(two: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """The last batch has five samples in all and three of padding, so the processes carry different weights in it."""
-    first, second = two("two", tmp_path)
+    first, second = (result["sound"]["task"] for result in two)
     alone = Regression()
     before = {name: value.clone() for name, value in alone.state_dict().items()}
     fit(alone, {"train": numbers(21)}, plan_of(alone, *PAIR_RULES), PAIR, one_machine())
     for name, value in alone.state_dict().items():
-        assert torch.equal(first["task"][name], second["task"][name]), name
-        torch.testing.assert_close(first["task"][name], value, rtol=0, atol=1e-6)
-        assert torch.equal(first["task"][name], before[name]) == (name == "a.bias"), name
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, rtol=0, atol=1e-6)
+        assert torch.equal(first[name], before[name]) == (name == "a.bias"), name
 
 
-def test_number_that_breaks_in_one_process_stops_both(tmp_path: Path) -> None:
-    first, second = two("nan", tmp_path)
+def test_number_that_breaks_in_one_process_stops_both(two: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    first, second = (result["broken"] for result in two)
     for result in (first, second):
         assert "DivergedError" in result["found"] and "at step 3" in result["found"]
-    assert all(torch.isfinite(value).all() for value in first["task"].values())
     for name, value in first["task"].items():
-        assert torch.equal(value, second["task"][name]), name
+        assert torch.isfinite(value).all() and torch.equal(value, second["task"][name]), name

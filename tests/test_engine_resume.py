@@ -23,7 +23,7 @@ from tiny_training import Blocks, Numbers, numbers, one_machine, pictures, plan_
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """These sizes gain nothing from more threads, and wait for each other on a busy machine."""
     before = torch.get_num_threads()
@@ -32,14 +32,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Interrupted(Exception):
+class RunStoppedError(Exception):
     """Stands for whatever stops a run."""
 
 
 def stop_at(step: int) -> Any:
     def on_step(record: StepRecord) -> None:
         if record.step == step:
-            raise Interrupted
+            raise RunStoppedError
 
     return on_step
 
@@ -62,7 +62,7 @@ def same(a: Any, b: Any, where: str = "") -> None:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+def straight(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """The final weights and the final checkpoint of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("straight")
     task, _ = run_blocks(folder)
@@ -84,7 +84,7 @@ def test_interrupted_at_any_step_ends_the_same(
 ) -> None:
     """Step 1 leaves no checkpoint at all; 3, 6, 9 and 12 evaluate; from step 7 on the stem is thawed."""
     for step in steps:
-        with pytest.raises(Interrupted):
+        with pytest.raises(RunStoppedError):
             run_blocks(tmp_path, stop_at(step))
     check(tmp_path, straight)
 
@@ -97,7 +97,7 @@ def test_steps_since_the_last_checkpoint_are_done_again(
             save_checkpoint(folder, step, state)
 
     monkeypatch.setattr(loop_module, "save_checkpoint", seldom)
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunStoppedError):
         run_blocks(tmp_path, stop_at(11))
     monkeypatch.undo()
     saved = load_checkpoint(tmp_path, CPU)
@@ -113,7 +113,6 @@ def test_killed_process_resumes(tmp_path: Path, straight: tuple[dict[str, Any], 
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     saved = load_checkpoint(tmp_path, CPU)
     assert saved is not None and saved["state"]["step"] == 7
-    # One thread there, as many here as the session has: these sizes are computed by one either way.
     check(tmp_path, straight)
 
 

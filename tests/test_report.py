@@ -16,7 +16,8 @@ from scipy.special import softmax
 
 from regraft.core.errors import ArtifactError
 from regraft.measure import abstention, bootstrap, paired_gain, reliability, summary, verdict
-from regraft.report import figures, read_report, render, write_report
+from regraft.report import figures, read_report, write_report
+from regraft.report.page import render
 from regraft.report.schema import REPORT_FORMAT
 
 HOSTILE = "<script>alert('x')</script>"

@@ -1,7 +1,8 @@
 """The smallest things that the loop accepts: a stream of numbers, a network of two blocks, a run that can be killed.
 
 Also a script: `tiny_training.py kill OUT STEP` trains and kills itself with SIGKILL after STEP steps (0 = not at all);
-`tiny_training.py two OUT` and `… nan OUT` train a network without batch statistics in two processes.
+`tiny_training.py two OUT` trains a network without batch statistics in two processes, once soundly and once with an
+input that is no number in the second process alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regraft.core.errors import DivergedError
 from regraft.core.types import Batch, Rule, StepOutput, Task
 from regraft.engine import FitResult, FitSettings, Machine, StepRecord, fit, launch
 from regraft.strategies import Plan, RuleStrategy
@@ -75,7 +77,7 @@ class Regression(Task):
 
 
 class Blocks(Task):
-    """Two convolutions with batch normalisation, dropout, a head; mixes its inputs at random: all that a resume must keep."""
+    """Two convolutions with batch normalisation, dropout, a head; mixes its inputs: all that a resume must keep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,16 +182,18 @@ def main(job: str, out: Path, step: int = 0) -> None:
         run_blocks(out, on_step)
         return
     machine = launch(device="cpu", devices=2, precision="fp32")
-    task = Regression()
-    whole = numbers(21)
-    shard = Shard(whole, machine.fabric.global_rank, broken=job == "nan")
-    found: FitResult | Exception
-    try:
-        found = fit(task, {"train": shard}, plan_of(task, *PAIR_RULES), PAIR, machine)
-    except Exception as error:
-        found = error
-    result: dict[str, Any] = {"task": task.state_dict(), "found": repr(found), "world": machine.fabric.world_size}
-    torch.save(result, out.with_suffix(f".{machine.fabric.global_rank}"))
+    rank = machine.fabric.global_rank
+    results: dict[str, Any] = {"world": machine.fabric.world_size}
+    for broken in (False, True):
+        task = Regression()
+        try:
+            found = repr(
+                fit(task, {"train": Shard(numbers(21), rank, broken)}, plan_of(task, *PAIR_RULES), PAIR, machine)
+            )
+        except DivergedError as error:
+            found = repr(error)
+        results["broken" if broken else "sound"] = {"task": task.state_dict(), "found": found}
+    torch.save(results, out.with_suffix(f".{rank}"))
 
 
 if __name__ == "__main__":

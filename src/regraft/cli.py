@@ -139,7 +139,7 @@ def evaluate(
     runs: Annotated[Path, typer.Option()] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, worst mistakes."""
+    """Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, mistakes."""
     from regraft.recipes.evaluate import run_evaluate
 
     with _Screen() as screen:
@@ -261,7 +261,8 @@ def _show_report(run: Path, as_json: bool) -> None:
         view.add_row(
             f"{escape(c.name)}{' *' if c.chosen else ''}",
             _figure(c.value), f"{_figure(low)} – {_figure(high)}", _figure(c.validation),
-            "" if c.seconds is None else f"{c.seconds:.0f}", "" if c.trained_parameters is None else f"{c.trained_parameters:,}",
+            "" if c.seconds is None else f"{c.seconds:.0f}",
+            "" if c.trained_parameters is None else f"{c.trained_parameters:,}",
         )  # fmt: skip
     out.print(view)
     out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
@@ -322,9 +323,8 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(standalone_mode=False)  # click gives back the code of typer.Exit
+        sys.exit(code if isinstance(code, int) else 0)
     except RegraftError as error:
         if debug:
             raise
@@ -334,13 +334,9 @@ def main() -> None:
         err.print("Interrupted. The same command takes the run up where it stopped.")
         sys.exit(130)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(error.exit_code)
-        if isinstance(error, click.exceptions.Abort):
-            sys.exit(130)
+        code = _click_code(error)
+        if code is not None:
+            sys.exit(code)
         if debug:
             raise
         err.print(
@@ -348,6 +344,20 @@ def main() -> None:
             "the same command with --debug shows where."
         )
         sys.exit(1)
+
+
+def _click_code(error: Exception) -> int | None:
+    """Show an error of the command-line parser and give its exit code; None for any other error.
+
+    typer carries a parser of its own beside click's, so the kind is told by what it can do.
+    """
+    if type(error).__name__ == "Abort":
+        return 130
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if callable(show) and isinstance(code, int):
+        show()
+        return code
+    return None
 
 
 if __name__ == "__main__":

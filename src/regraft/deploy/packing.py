@@ -46,7 +46,7 @@ def pack(
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
-    """Write the artifact of a classifier. provenance and metrics are for people and tools; loading does not need them."""
+    """Write the artifact of a classifier. provenance and metrics are for people; loading does not need them."""
     backbone = task.backbone
     manifest = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

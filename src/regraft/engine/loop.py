@@ -182,6 +182,7 @@ def fit(
         due = settings.evaluate_every and state.step % settings.evaluate_every == 0
         if due or state.step == settings.steps or over:
             judge(loss, lr)
+            thawed = None  # the evaluation may have changed the modes: they are set again
         if over and state.step < settings.steps:
             stopped = "budget"
             break

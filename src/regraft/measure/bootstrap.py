@@ -17,9 +17,9 @@ Groups count as the independent units there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 from regraft.core.errors import UsageError, unknown_name
 from regraft.measure.metrics import METRICS, checked, score
@@ -122,7 +122,7 @@ def paired_gain(
 
 def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval (1927) of a proportion: hits of n, which need not be whole numbers; n > 0."""
-    z = float(norm.ppf(0.5 + level / 2))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     share = hits / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -134,7 +134,7 @@ def bonett_price(only_a: float, only_b: float, n: float, level: float = 0.95) ->
 
     only_a, only_b: on how many of the n samples only the first, only the second model is right.
     """
-    z = float(norm.ppf(0.5 + level / 2))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     up, down = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = z * np.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return max(-1.0, float(up - down - half)), min(1.0, float(up - down + half))

@@ -6,8 +6,6 @@ Paper: van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 2008.
 from __future__ import annotations
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from regraft.core.errors import DataError
@@ -21,6 +19,9 @@ def tsne(features: np.ndarray, seed: int = 0, limit: int = 1500) -> tuple[np.nda
     the positions are the first two principal components. Rows that are not finite are left out. Raises
     DataError for anything but two dimensions.
     """
+    from sklearn.decomposition import PCA  # seconds to import, needed at the end of a run only
+    from sklearn.manifold import TSNE
+
     features = np.asarray(features, dtype=np.float32)
     if features.ndim != 2:
         raise DataError(f"Features of shape {features.shape} cannot be mapped: (N, D) is needed.")

@@ -11,20 +11,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-    recall_score,
-    roc_auc_score,
-)
 
 from regraft.core.errors import DataError, unknown_name
 
 #: Probabilities below this count as this in a logarithm: one certain and wrong answer costs 27.6 nats, not
 #: infinity.
 SMALLEST_PROBABILITY = 1e-12
+
+
+def _sklearn() -> Any:
+    """`sklearn.metrics`, loaded when first used: its import would delay a fit's first answer by seconds."""
+    import sklearn.metrics
+
+    return sklearn.metrics
 
 
 class Metric(NamedTuple):
@@ -81,7 +80,7 @@ def summary(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
         out["per_class"] = [{"class": str(name), **empty} for name in classes]
         out["confusion"] = [[0] * len(classes) for _ in classes]
         return out
-    table = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    table = _sklearn().precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     precision, recall, f1, support = (np.asarray(column) for column in table)
     times_predicted = np.bincount(predicted, minlength=len(classes))
     out["per_class"] = [
@@ -94,7 +93,7 @@ def summary(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
         }
         for k in indices
     ]
-    out["confusion"] = confusion_matrix(labels, predicted, labels=indices).tolist()
+    out["confusion"] = _sklearn().confusion_matrix(labels, predicted, labels=indices).tolist()
     return out
 
 
@@ -129,18 +128,20 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float(accuracy_score(labels, probabilities.argmax(axis=1)))
+    return float(_sklearn().accuracy_score(labels, probabilities.argmax(axis=1)))
 
 
 def _balanced_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     # scikit-learn's balanced_accuracy_score, without its warning for predictions of a class that has no
     # sample.
     present = np.unique(labels)
-    return float(recall_score(labels, probabilities.argmax(axis=1), labels=present, average="macro", zero_division=0))
+    return float(
+        _sklearn().recall_score(labels, probabilities.argmax(axis=1), labels=present, average="macro", zero_division=0)
+    )
 
 
 def _macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float(f1_score(labels, probabilities.argmax(axis=1), average="macro", zero_division=0))
+    return float(_sklearn().f1_score(labels, probabilities.argmax(axis=1), average="macro", zero_division=0))
 
 
 def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -148,8 +149,8 @@ def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     if len(present) < 2:
         return float("nan")
     if probabilities.shape[1] == 2:
-        return float(roc_auc_score(labels == 1, probabilities[:, 1]))
-    return float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
+        return float(_sklearn().roc_auc_score(labels == 1, probabilities[:, 1]))
+    return float(np.mean([_sklearn().roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
 
 
 def _nll(probabilities: np.ndarray, labels: np.ndarray) -> float:

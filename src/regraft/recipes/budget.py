@@ -1,7 +1,7 @@
 """How long a run may take, and how that time is shared out.
 
-The probe comes first and costs what it costs. What is left goes to fine-tuning, to the control and, where there is enough, to
-training the chosen one and the control again on training and validation pictures together.
+The probe comes first and costs what it costs. What is left goes to fine-tuning, to the control and, where there is
+enough, to training the chosen one and the control again on training and validation pictures together.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def schedule(
 ) -> Schedule:
     """Share the time.
 
-    epoch_s: seconds of one epoch with its evaluation. trained: how many trainings precede the refit. Where `epochs` is given
-    it is kept and nothing is cut off. Too little time for one epoch gives 0 epochs.
+    epoch_s: seconds of one epoch with its evaluation. trained: how many trainings precede the refit. Where `epochs` is
+    given it is kept and nothing is cut off. Too little time for one epoch gives 0 epochs.
     """
     wanted = usual_epochs(n_train) if epochs is None else epochs
     whole = trained + (2 * REFIT_COST if refit else 0)

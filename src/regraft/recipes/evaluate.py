@@ -79,7 +79,8 @@ def run_evaluate(
     _write_predictions(run.path, [str(p.path) for p in usable.pictures], labels, probabilities)
     sentence = (
         f"{format_value(metric, own.value)} {metric.replace('_', ' ')} "
-        f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] on {len(labels)} pictures of {Path(where).name}."
+        f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] "
+        f"on {len(labels)} pictures of {Path(where).name}."
     )
     report: dict[str, Any] = {
         "recipe": "evaluate",

@@ -31,7 +31,8 @@ def run_export(run: Path, out: Path, *, pictures: Sequence[Path], force: bool, l
         paths, labels = _validation_pictures(folder.parent)
     if not paths:
         raise UsageError(
-            "There is nothing to check the export on: the run's validation pictures are gone. Give some with --pictures."
+            "There is nothing to check the export on: the run's validation pictures are gone. "
+            "Give some with --pictures."
         )
     listener.say(f"Exporting, and checking on {len(paths)} pictures.")
     found = export_onnx(folder, out, check_pictures=paths, labels=labels)

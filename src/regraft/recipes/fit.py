@@ -1,7 +1,7 @@
 """`regraft fit`: from a folder of pictures to the best model that transfer gives, with the evidence.
 
-Order: audit, split, cached features, the probe (the first answer), then fine-tuning and the control from scratch for equal
-time. Every choice is made on validation pictures; the test pictures are scored once, after the choice.
+Order: audit, split, cached features, the probe (the first answer), then fine-tuning and the control from scratch for
+equal time. Every choice is made on validation pictures; the test pictures are scored once, after the choice.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def run_fit(
         seed=config.seed,
         deterministic=config.deterministic,
     )
-    path, resumed = machine.fabric.broadcast(_open(config, runs, fresh) if machine.is_first else None)
+    opened: tuple[Path, bool] = machine.fabric.broadcast(
+        _open(config, runs, fresh) if machine.is_first else (Path(), False)
+    )
+    path, resumed = opened
     run = RunDirectory(path)
     if not machine.is_first:
         _work(config, run, machine, Listener())
@@ -292,7 +295,7 @@ class _Fitting:
         return Final(self.bench.load(best, folder), refit=True)
 
     def _final(self, best: str, part: Round, result: RoundResult, features: np.ndarray, head: ProbeHead) -> Final:
-        """Refit the chosen one and the control on train + validation where the budget has room, and score the test once."""
+        """Refit the chosen one and the control on train + validation where there is time, and score the test once."""
         bench = self.bench
         both = np.sort(np.concatenate([part.train, part.val]))
         refit = bool(bench.config.refit and (self.plan is None or self.plan.refit or self.plan.epochs == 0))

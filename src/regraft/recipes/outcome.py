@@ -23,7 +23,6 @@ from regraft.measure.metrics import score, summary
 from regraft.measure.verdict import alarms, verdict
 from regraft.recipes.candidates import Candidate, Workbench, softmax
 from regraft.recipes.choice import choose
-from regraft.report.page import render
 from regraft.report.schema import write_report
 from regraft.strategies import ProbeHead
 from regraft.tasks.classification import Classification
@@ -189,6 +188,8 @@ def conclude(
         "uncalibrated_ece": score("ece", softmax(test.logits[chosen]), test.labels),
     }
     write_report(bench.run.path, report)
+    from regraft.report.page import render  # matplotlib is wanted at the end only
+
     render(bench.run.path)
     bench.listener.say(answer[0])
 
@@ -199,8 +200,8 @@ def _verdict(
     if gain is None:
         own = intervals[chosen]
         return (
-            f"{chosen} reached {own.value:.1%} [{own.low:.1%}, {own.high:.1%}] ({metric.replace('_', ' ')}); there was no "
-            "control from scratch, so whether transfer helped is not known.",
+            f"{chosen} reached {own.value:.1%} [{own.low:.1%}, {own.high:.1%}] ({metric.replace('_', ' ')}); "
+            "there was no control from scratch, so whether transfer helped is not known.",
             None,
         )
     found = verdict(metric, intervals[chosen], intervals["scratch"], gain, chosen_name=chosen)

@@ -1,10 +1,10 @@
 """The probe: a linear head solved on cached features, its regularisation picked by cross-validation.
 
-Features are centred and divided by one common scale. An L2-penalised linear model only ever uses directions that the samples
-span, so where samples are fewer than coordinates everything is solved in their N-dimensional coordinates: the same
+Features are centred and divided by one common scale. An L2-penalised linear model only ever uses directions that the
+samples span, so where samples are fewer than coordinates everything is solved in their N-dimensional coordinates: the same
 optimum, far cheaper (the kernel trick for a linear kernel). Ridge is closed-form (the "few-shot as ridge" idea of
-big_vision); logistic regression runs L-BFGS from the previous strength's solution. The best by out-of-fold log-loss becomes
-the head, and centring, scale and calibration are folded into its weight and bias: one linear layer.
+big_vision); logistic regression runs L-BFGS from the previous strength's solution. The best by out-of-fold log-loss
+becomes the head, and centring, scale and calibration are folded into its weight and bias: one linear layer.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def fit_probe(
 ) -> ProbeHead:
     """Solve the head for features (N, D), labels (N,) in 0…K−1 and fold numbers (N,).
 
-    Samples of one group must share a fold number. settings: ("ridge" | "logistic", strength) pairs to try; the built-in grid
-    unless told. Selection is by out-of-fold log-loss after the best common scale, which is finer than accuracy on few
+    Samples of one group must share a fold number. settings: ("ridge" | "logistic", strength) pairs to try; the built-in
+    grid unless told. Selection is by out-of-fold log-loss after the best common scale, which is finer than accuracy on few
     samples; that scale is part of the head, so its softmax is meaningful as it is.
     """
     settings = settings or tuple([("ridge", s) for s in RIDGE] + [("logistic", s) for s in LOGISTIC])
@@ -91,7 +91,7 @@ def fit_probe(
 
 
 def _standard(features: NDArray[np.float32]) -> tuple[Array, float]:
-    """The mean per coordinate and one scale for all: coordinates keep their relative spread, which carries information."""
+    """The mean per coordinate and one scale for all: coordinates keep their relative spread, which is information."""
     centre = features.mean(axis=0, dtype=np.float64)
     spread = float(np.sqrt(np.square(features - centre, dtype=np.float64).mean()))
     return centre, spread or 1.0

@@ -69,9 +69,14 @@ def test_unknown_name_without_anything_near_and_with_a_long_list() -> None:
 def test_replacing_leaves_the_old_file_when_the_block_raises(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "figures.json"
     write_text(path, "old")
-    with pytest.raises(RuntimeError, match="power cut"), replacing(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError("power cut")
+
+    def interrupted() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        interrupted()
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["figures.json"]
     with replacing(path) as temporary:

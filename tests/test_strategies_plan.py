@@ -171,7 +171,7 @@ def test_norms_of_frozen_layers_keep_their_statistics() -> None:
 
 
 def test_norm_without_parameters_follows_the_nearest_module_that_has_some() -> None:
-    """`inner` is frozen inside a block whose other layers train: its norm is frozen, the block's own plain norm is not."""
+    """`inner` is frozen in a block whose other layers train: so is its norm, but not the block's own plain norm."""
     task = Norms()
     found = plan(Rule(r"high\.inner", None), Rule("group:high", 1.0), Rule(".*", None), task=task)
     found.set_modes(task, 0.0)

@@ -33,6 +33,8 @@ from regraft.tasks.classification import Classification, balanced_weights
 
 #: Base rates for AdamW at a batch of 32; a batch of n takes sqrt(n / 32) of it.
 FINETUNE_LR = 2e-4
+#: Below this many training pictures fine-tuning keeps the pretraining's normalisation statistics.
+KEEP_STATISTICS_BELOW = 2000
 #: What a nat of validation log-loss counts against a whole unit of the metric when two states are compared: it decides
 #: between states whose accuracy on few pictures is the same.
 LOSS_SHARE = 0.05
@@ -145,7 +147,11 @@ class Workbench:
         groups = list(task.layer_groups())
         base = config.scratch_lr if name == "scratch" else config.lr or FINETUNE_LR
         last = config.last if name == "finetune" else None
-        return strategies.get(name)(groups, last).plan(task, base * math.sqrt(batch / 32))
+        strategy = strategies.get(name)(groups, last)
+        few = len(self.prepared.splits.rounds[0].train) < KEEP_STATISTICS_BELOW
+        keep = few if config.norm_statistics == "auto" else config.norm_statistics == "keep"
+        strategy.keep_statistics = keep and name == "finetune"
+        return strategy.plan(task, base * math.sqrt(batch / 32))
 
     def epoch_seconds(self, train: np.ndarray, val: np.ndarray) -> float:
         """Measured seconds of one epoch: two steps (after one to warm up) and the scoring of a batch."""

@@ -15,7 +15,7 @@ CANDIDATES = ("probe", "finetune", "scratch")
 
 
 class FitConfig(BaseModel):
-    """Options of `regraft fit`; the command line has one option for each field."""
+    """Options of a fit. The command line has an option for what people change; `regraft.fit` takes every field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,6 +33,7 @@ class FitConfig(BaseModel):
 
     strategies: tuple[str, ...] = CANDIDATES
     last: int | None = Field(None, ge=1)
+    norm_statistics: Literal["auto", "keep", "update"] = "auto"
     metric: str = "auto"
     budget_s: float | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)

@@ -22,7 +22,7 @@ from regraft.core.rundir import RunDirectory
 from regraft.data.split import Round
 from regraft.engine import Machine, launch
 from regraft.measure.bootstrap import bootstrap
-from regraft.recipes.budget import Clock, Schedule, schedule
+from regraft.recipes.budget import REFIT_COST, Clock, Schedule, schedule
 from regraft.recipes.candidates import Candidate, Workbench, softmax
 from regraft.recipes.choice import choose
 from regraft.recipes.config import FitConfig
@@ -311,7 +311,7 @@ class _Fitting:
                     both,
                     None,
                     epochs=max(0.3, self.plan.epochs * share),
-                    limit_s=None,
+                    limit_s=None if self.plan.limit_s is None else self.plan.limit_s * REFIT_COST,
                     head=head,
                     label=f"{name}, refit",
                 )

@@ -107,10 +107,14 @@ def conclude(
     temperature = fit_temperature(tuning_logits, tuning_labels)
     rule = abstention(softmax(tuning_logits, temperature), tuning_labels)
     groups = prepared.groups(test.indices)
-    probabilities = {name: softmax(logits, temperature) for name, logits in test.logits.items()}
-    if len(results) > 1:  # the procedure as a whole: in every round the candidate that its own validation picked
-        parts = [r.test_logits[choose([r.candidates], metric)] for r in results]
-        probabilities[chosen] = softmax(np.concatenate(parts), temperature)
+    if len(results) == 1:
+        probabilities = {name: softmax(logits, temperature) for name, logits in test.logits.items()}
+    else:
+        probabilities = {name: _of_rounds(results, [name] * len(results)) for name in test.logits}
+        # The procedure as a whole: in every round the candidate that its own validation picked.
+        probabilities[chosen] = _of_rounds(results, [choose([r.candidates], metric) for r in results])
+        # A picture is scored once per repeat; its answers are no independent samples.
+        groups = test.indices if groups is None else groups
     options: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed}
     intervals = {name: bootstrap(metric, p, test.labels, **options) for name, p in probabilities.items()}
     gain = None
@@ -163,7 +167,7 @@ def conclude(
             chosen=own,
             gain=gain,
             summary=figures,
-            n_test=len(test.labels),
+            n_test=len(np.unique(test.indices)),
             validation=validation[chosen],
             chosen_name=chosen,
         ),
@@ -171,7 +175,7 @@ def conclude(
         "first_answer": {k: first[k] for k in ("value", "interval", "how")},
         "n_train": n_train,
         "n_val": len(results[0].part.val),
-        "n_test": len(test.labels),
+        "n_test": len(np.unique(test.indices)),
         "evaluated_on": prepared.splits.evaluated_on,
         "classes": list(prepared.source.classes),
         "summary": figures,
@@ -192,6 +196,15 @@ def conclude(
 
     render(bench.run.path)
     bench.listener.say(answer[0])
+
+
+def _of_rounds(results: list[RoundResult], names: list[str]) -> np.ndarray:
+    """Test probabilities (N, K) of one candidate per round, each calibrated on its own round's validation pictures."""
+    parts = []
+    for result, name in zip(results, names, strict=True):
+        found = result.candidates[name]
+        parts.append(softmax(result.test_logits[name], fit_temperature(found.logits, found.labels)))
+    return np.concatenate(parts)
 
 
 def _verdict(

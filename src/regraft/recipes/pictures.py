@@ -60,7 +60,10 @@ def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = Non
         test=config.test,
     )
     usable, facts, report = audit(source, max_bad=config.max_bad, threads=config.threads, progress=progress)
-    return Prepared(usable, facts, report, make_splits(usable, facts, seed=config.seed), usable.labels())
+    # Few pictures: one random partition says little, so it is drawn again; solving a probe is cheap, training is not.
+    repeats = 3 if config.strategies == ("probe",) else 2
+    splits = make_splits(usable, facts, seed=config.seed, repeats=repeats)
+    return Prepared(usable, facts, report, splits, usable.labels())
 
 
 class Streams:

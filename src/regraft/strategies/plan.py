@@ -37,6 +37,8 @@ class Plan:
 
     rows: tuple[PlanRow, ...]
     base_lr: float
+    #: Whether every normalisation layer keeps the statistics that it came with, even where its parameters train.
+    keep_statistics: bool = False
 
     @property
     def trained_parameters(self) -> int:
@@ -77,7 +79,7 @@ class Plan:
                 if own or not prefix:
                     break
                 prefix = prefix.rpartition(".")[0]
-            if not any(n in moving for n in own):
+            if self.keep_statistics or not any(n in moving for n in own):
                 module.eval()
 
     def __str__(self) -> str:
@@ -98,10 +100,15 @@ class Plan:
 
 
 class RuleStrategy:
-    """An ordered list of rules; the first that matches a parameter decides."""
+    """An ordered list of rules; the first that matches a parameter decides.
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    keep_statistics: normalisation layers keep their pretraining statistics. A few hundred pictures in small batches
+    estimate them worse than the pretraining did.
+    """
+
+    def __init__(self, rules: Sequence[Rule], *, keep_statistics: bool = False) -> None:
         self.rules = tuple(rules)
+        self.keep_statistics = keep_statistics
 
     def plan(self, task: Task, base_lr: float) -> Plan:
         """Apply the rules. Raises PlanError for a rule that matches nothing and for a parameter without a rule."""
@@ -137,7 +144,7 @@ class RuleStrategy:
                 raise PlanError(
                     f"Rule {rule.pattern!r} decides nothing: every parameter that it matches has an earlier rule."
                 )
-        return Plan(tuple(rows), base_lr)
+        return Plan(tuple(rows), base_lr, self.keep_statistics)
 
 
 def _matches(pattern: str, name: str, group: str) -> bool:

@@ -1,8 +1,8 @@
 """The probe: a linear head solved on cached features, its regularisation picked by cross-validation.
 
 Features are centred and divided by one common scale. An L2-penalised linear model only ever uses directions that the
-samples span, so where samples are fewer than coordinates everything is solved in their N-dimensional coordinates: the same
-optimum, far cheaper (the kernel trick for a linear kernel). Ridge is closed-form (the "few-shot as ridge" idea of
+samples span, so where samples are fewer than coordinates everything is solved in their N-dimensional coordinates: the
+same optimum, far cheaper (the kernel trick for a linear kernel). Ridge is closed-form (the "few-shot as ridge" idea of
 big_vision); logistic regression runs L-BFGS from the previous strength's solution. The best by out-of-fold log-loss
 becomes the head, and centring, scale and calibration are folded into its weight and bias: one linear layer.
 """
@@ -60,8 +60,8 @@ def fit_probe(
     """Solve the head for features (N, D), labels (N,) in 0…K−1 and fold numbers (N,).
 
     Samples of one group must share a fold number. settings: ("ridge" | "logistic", strength) pairs to try; the built-in
-    grid unless told. Selection is by out-of-fold log-loss after the best common scale, which is finer than accuracy on few
-    samples; that scale is part of the head, so its softmax is meaningful as it is.
+    grid unless told. Selection is by out-of-fold log-loss after the best common scale, which is finer than accuracy on
+    few samples; that scale is part of the head, so its softmax is meaningful as it is.
     """
     settings = settings or tuple([("ridge", s) for s in RIDGE] + [("logistic", s) for s in LOGISTIC])
     centre, scale = _standard(features)

@@ -1,0 +1,109 @@
+"""Which candidate is kept, and how time is shared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from regraft.core.errors import UsageError
+from regraft.recipes.budget import schedule, usual_epochs
+from regraft.recipes.candidates import Candidate, selection_score
+from regraft.recipes.choice import choose
+from regraft.recipes.config import checked, seconds
+
+
+def candidate(name: str, strength: float, n: int = 60, seed: int = 0, wrong: int = 6) -> Candidate:
+    """Two classes; right answers with a margin of about `strength`, the first `wrong` ones wrong."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    margin = strength * (1 + 0.3 * rng.standard_normal(n))
+    margin[:wrong] = -1
+    logits = np.stack([np.where(labels == 0, margin, 0), np.where(labels == 1, margin, 0)], axis=1)
+    selection, value, _ = selection_score("accuracy", logits, labels)
+    return Candidate(name, logits, labels, value, selection, 1.0, 1)
+
+
+def test_a_clearly_better_challenger_is_taken() -> None:
+    assert (
+        choose([{"probe": candidate("probe", 2, wrong=20), "finetune": candidate("finetune", 2, wrong=2)}], "accuracy")
+        == "finetune"
+    )
+
+
+def test_a_challenger_within_chance_is_not() -> None:
+    found = {"probe": candidate("probe", 2, seed=1, wrong=5), "finetune": candidate("finetune", 2, seed=2, wrong=5)}
+    assert choose([found], "accuracy") == "probe"
+
+
+def test_scale_of_the_logits_does_not_decide() -> None:
+    same = candidate("probe", 3)
+    flat = candidate("finetune", 3)
+    flat.logits = flat.logits / 8
+    assert choose([{"probe": same, "finetune": flat}], "accuracy") == "probe"
+    assert choose([{"finetune": flat, "probe": same}], "accuracy") == "finetune"
+
+
+def test_rounds_are_judged_together() -> None:
+    rounds = [
+        {
+            "probe": candidate("probe", 2, n=24, seed=s, wrong=6),
+            "finetune": candidate("finetune", 2, n=24, seed=s + 9, wrong=1),
+        }
+        for s in range(5)
+    ]
+    assert choose(rounds, "accuracy") == "finetune"
+
+
+def test_selection_prefers_accuracy_and_then_the_loss() -> None:
+    labels = np.array([0, 1, 0, 1])
+    sure = np.array([[4.0, 0], [0, 4], [4, 0], [0, 4]])
+    worse = sure.copy()
+    worse[0] = [0, 4]
+    assert selection_score("accuracy", sure / 4, labels)[0] > selection_score("accuracy", worse, labels)[0]
+    assert selection_score("accuracy", sure, labels)[0] > selection_score("accuracy", sure / 4, labels)[0]
+
+
+def test_the_budget_is_shared_and_never_exceeded() -> None:
+    plan = schedule(n_train=1000, epoch_s=10, spent_s=20, budget_s=300, epochs=None, trained=2, refit=False)
+    assert 0 < plan.epochs <= usual_epochs(1000)
+    assert 20 + 2 * plan.epochs * 10 <= 300
+    assert plan.limit_s is not None
+    assert plan.limit_s >= plan.epochs * 10
+
+
+def test_a_refit_is_dropped_where_it_would_halve_a_short_training() -> None:
+    long = schedule(n_train=1000, epoch_s=1, spent_s=10, budget_s=600, epochs=None, trained=2, refit=True)
+    short = schedule(n_train=1000, epoch_s=20, spent_s=10, budget_s=200, epochs=None, trained=2, refit=True)
+    assert long.refit
+    assert not short.refit
+
+
+def test_no_time_means_no_training() -> None:
+    assert schedule(n_train=1000, epoch_s=50, spent_s=20, budget_s=30, epochs=None, trained=2, refit=True).epochs == 0
+
+
+def test_given_epochs_are_kept_and_nothing_is_cut_off() -> None:
+    plan = schedule(n_train=10, epoch_s=1, spent_s=500, budget_s=10, epochs=3, trained=2, refit=True)
+    assert (plan.epochs, plan.limit_s, plan.refit) == (3, None, True)
+
+
+def test_without_a_budget_a_sensible_one_is_chosen() -> None:
+    tiny = schedule(n_train=100, epoch_s=0.1, spent_s=5, budget_s=None, epochs=None, trained=2, refit=False)
+    huge = schedule(n_train=10**6, epoch_s=10**4, spent_s=5, budget_s=None, epochs=None, trained=2, refit=False)
+    assert tiny.budget_s == 60
+    assert huge.budget_s == 1200
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400), (7, 7), (None, None)]
+)
+def test_budgets_are_read(text: str | float | None, value: float | None) -> None:
+    assert seconds(text) == value
+
+
+def test_configuration_mistakes_come_together() -> None:
+    with pytest.raises(UsageError) as caught:
+        checked(metric="bogus", batch_size=0)
+    message = str(caught.value)
+    assert "--metric" in message
+    assert "--batch-size" in message

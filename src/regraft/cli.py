@@ -55,7 +55,7 @@ def fit(
     batch_size: Annotated[int, typer.Option(help="Largest batch; small sets take smaller ones.")] = 32,
     accumulate: Annotated[int, typer.Option(help="Batches per optimiser step.")] = 1,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    label_smoothing: Annotated[float, typer.Option()] = 0.1,
+    label_smoothing: Annotated[float, typer.Option()] = 0.0,
     mixup: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
     cutmix: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
     ema: Annotated[float, typer.Option(help="Decay of the running average of the weights; 0 = off.")] = 0.99,

@@ -32,7 +32,7 @@ from regraft.strategies import ProbeHead, fit_probe, strategies
 from regraft.tasks.classification import Classification, balanced_weights
 
 #: Base rates for AdamW at a batch of 32; a batch of n takes sqrt(n / 32) of it.
-FINETUNE_LR = 2e-4
+FINETUNE_LR = 5e-5
 #: Below this many training pictures fine-tuning keeps the pretraining's normalisation statistics.
 KEEP_STATISTICS_BELOW = 2000
 #: What a nat of validation log-loss counts against a whole unit of the metric when two states are compared: it decides

@@ -43,7 +43,7 @@ class FitConfig(BaseModel):
     accumulate: int = Field(1, ge=1)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = Field(0.02, ge=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0)
     cutmix: float = Field(0.0, ge=0)
     ema: float = Field(0.99, ge=0, lt=1)

@@ -68,7 +68,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 
 def test_fit_prints_json_alone_on_stdout(pictures: Path, shell: Shell, tmp_path: Path) -> None:
-    code, out, err = shell("fit", pictures, *FAST, "--json")
+    code, out, err = shell("fit", pictures, *FAST, "--json", "--tensorboard")
     assert code == 0, err
     report = json.loads(out)
     assert report["format"] == "regraft.report/1"
@@ -82,6 +82,7 @@ def test_fit_prints_json_alone_on_stdout(pictures: Path, shell: Shell, tmp_path:
     for name in ("config.yaml", "env.json", "split.json", "plan.txt", "metrics.jsonl", "predictions.parquet", "DONE"):
         assert (last / name).exists(), name
     assert not (last / "work").exists()
+    assert list((last / "tensorboard").glob("events*"))
     assert "First answer" in err
 
 
@@ -224,6 +225,7 @@ def test_mistakes_are_sentences(shell: Shell, arguments: list[str], code: int, w
     assert words in err
     assert "Traceback" not in err
     assert not out
+    assert not Path("runs").exists()  # a mistake leaves nothing behind
 
 
 def test_an_unknown_backbone_gets_the_nearest_name(pictures: Path, shell: Shell) -> None:

@@ -76,6 +76,7 @@ def fit(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best model that transfer gives for labelled pictures, and say whether transfer helped."""
+    from regraft.engine import is_further_process
     from regraft.recipes.config import checked, seconds
     from regraft.recipes.fit import run_fit, who_trains
 
@@ -93,7 +94,8 @@ def fit(
         return
     with _Screen() as screen:
         run = run_fit(config, runs=runs, fresh=fresh, listener=screen.listener)
-    _show_report(run, as_json)
+    if not is_further_process():
+        _show_report(run, as_json)
 
 
 @app.command()

@@ -69,6 +69,11 @@ def launch(
     return Machine(fabric, chosen)
 
 
+def is_further_process() -> bool:
+    """Whether this process was started by another one's `launch`: it computes, and shows nothing."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
+
+
 def best_precision(kind: str) -> str:
     """bf16 where the device computes it natively, fp16 on older GPUs, else fp32.
 

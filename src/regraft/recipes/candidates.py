@@ -183,10 +183,10 @@ class Workbench:
     ) -> Candidate:
         """Train a candidate, or read what an earlier process left. Without `val` it runs to its end and keeps that."""
         done = folder / "result.json"
-        if done.is_file():
-            return _read(folder)
         machine, config = self.machine, self.config
         fabric = machine.fabric
+        if fabric.broadcast(done.is_file()):  # the first process decides, as it alone writes
+            return _read(folder)
         stream = self.streams.train(train, fabric.global_rank, fabric.world_size)
         counts = np.bincount(self.labels(train), minlength=self.prepared.n_classes)
         task = self.task(name, head, counts)

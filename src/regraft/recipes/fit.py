@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from regraft.backbones import create
+from regraft.backbones.catalogue import parse
 from regraft.core.environment import command_line, describe
 from regraft.core.errors import RegraftError
 from regraft.core.files import read_json, write_json
@@ -40,6 +41,7 @@ def run_fit(
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
     listener = listener or Listener()
+    parse(config.backbone)  # a name that does not exist is told before anything else is done
     machine = launch(
         device=config.device,
         devices=config.devices,
@@ -47,13 +49,16 @@ def run_fit(
         seed=config.seed,
         deterministic=config.deterministic,
     )
+    listener = listener if machine.is_first else Listener()
+    # Pictures that cannot be used leave no run behind.
+    prepared = prepare(config, lambda done, total: listener.progress("Looking at the pictures", done, total))
     opened: tuple[Path, bool] = machine.fabric.broadcast(
         _open(config, runs, fresh) if machine.is_first else (Path(), False)
     )
     path, resumed = opened
     run = RunDirectory(path)
     if not machine.is_first:
-        _work(config, run, machine, Listener())
+        _work(config, prepared, run, machine, listener)
         return path
     with run.locked():
         if resumed:
@@ -61,7 +66,7 @@ def run_fit(
         run.point_last()
         write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
         try:
-            _work(config, run, machine, listener)
+            _work(config, prepared, run, machine, listener)
         except RegraftError as error:
             run.failed(str(error))
             raise
@@ -88,11 +93,11 @@ def who_trains(config: FitConfig) -> str:
     return "\n\n".join(texts)
 
 
-def _work(config: FitConfig, run: RunDirectory, machine: Machine, listener: Listener) -> None:
+def _work(config: FitConfig, prepared: Prepared, run: RunDirectory, machine: Machine, listener: Listener) -> None:
     clock = Clock(run)
-    prepared = prepare(config, lambda done, total: listener.progress("Looking at the pictures", done, total))
     _tell_audit(prepared, listener)
-    write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
+    if machine.is_first:
+        write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
     backbone = create(config.backbone, config.weights).to(machine.device)
     metric = _metric(config, prepared)
     bench = Workbench(config, metric, prepared, backbone, machine, run, listener)
@@ -215,7 +220,8 @@ class _Fitting:
         bench, config = self.bench, self.bench.config
         trained = [name for name in config.strategies if name != "probe"]
         path = bench.run.path / "work" / "schedule.json"
-        if path.is_file():
+        # The first process decides: another could see the file that the first one has just written.
+        if bench.machine.fabric.broadcast(path.is_file()):
             self.plan = Schedule(**read_json(path))
         elif trained:
             train, val = rounds[0].train, rounds[0].val

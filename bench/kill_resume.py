@@ -26,7 +26,7 @@ CLASSES = ("brick", "coins", "fur", "wood")
 
 
 def command(data: Path, runs: Path) -> list[str]:
-    options = "--backbone scion:size=64 --epochs 6 --batch-size 16 --mixup 0.2 --checkpoint-every 1s --seed 3 --json"
+    options = "--backbone scion:size=64 --epochs 4 --batch-size 16 --mixup 0.2 --checkpoint-every 1s --seed 3 --json"
     return [sys.executable, "-m", "regraft.cli", "fit", str(data), "--runs", str(runs), *options.split()]
 
 

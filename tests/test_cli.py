@@ -177,12 +177,15 @@ def test_evaluate_refuses_unknown_classes(run: Path, pictures: Path, shell: Shel
     assert "crosses" in err
 
 
-def test_export_is_checked_and_does_not_overwrite(run: Path, shell: Shell, tmp_path: Path) -> None:
+def test_export_is_checked_and_does_not_overwrite(run: Path, pictures: Path, shell: Shell, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     code, out, err = shell("export", run, "--onnx", tmp_path / "m.onnx", "--json")
     assert code == 0, err
     assert json.loads(out)["agreement"] >= 0.995
     size = (tmp_path / "m.onnx").stat().st_size
+    code, out, _ = shell("export", run, "--onnx", tmp_path / "m.onnx", "--force", "--pictures", pictures / "test")
+    assert code == 0
+    assert "same answer on 100.0% of 16 pictures" in out
     code, _, err = shell("export", run, "--onnx", tmp_path / "m.onnx")
     assert code == 2
     assert "--force" in err

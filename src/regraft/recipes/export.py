@@ -37,8 +37,8 @@ def run_export(run: Path, out: Path, *, pictures: Sequence[Path], force: bool, l
     listener.say(f"Exporting, and checking on {len(paths)} pictures.")
     found = export_onnx(folder, out, check_pictures=paths, labels=labels)
     sentence = (
-        f"{out} ({found.bytes / 1e6:.1f} MB) gives the same answer on {found.agreement:.1%} of {found.n_checked} pictures; "
-        f"probabilities differ by {found.max_difference:.2g} at most."
+        f"{out} ({found.bytes / 1e6:.1f} MB) gives the same answer on {found.agreement:.1%} of "
+        f"{found.n_checked} pictures; probabilities differ by {found.max_difference:.2g} at most."
     )
     return {"sentence": sentence, **found.to_json()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from regraft.backbones.catalogue import build, parse
 from regraft.core.errors import UsageError
 from regraft.core.types import Backbone, Features
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = (
     "scion:size=32",
     "test_resnet:size=32",
@@ -22,19 +22,11 @@ NAMES = (
     "test_byobnet:size=32",
     "test_nfnet:size=32",
     "test_vit:img_size=32,size=32",
+    "lenet",
     "torchvision/squeezenet1_1:size=64",
     "mobilenet_v3_small:size=64",
     "torchvision/resnet18:size=64",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These sizes gain nothing from more threads, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=NAMES)

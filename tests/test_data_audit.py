@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageCms, ImageFilter
 
 from hostile_pictures import build, jpeg, scene
 from regraft.core.errors import DataError
 from regraft.data.audit import Audit, audit
+from regraft.data.decode import decode
 from regraft.data.likeness import alike, clusters, dhash
 from regraft.data.source import read_source
 
@@ -138,6 +140,31 @@ def test_classes_and_sizes(tmp_path: Path) -> None:
     severity = {finding.kind: finding.severity for finding in found.findings}
     assert severity["test-only-class"] == "error"
     assert found.findings[0].kind == "test-only-class"
+
+
+def test_a_profile_other_than_srgb_is_told_and_not_applied(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The other one is LittleCMS's sRGB with the red, green and blue of Adobe RGB (1998), relative to D50."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    red, green, blue = (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)
+    adobe = bytearray(srgb)
+    for tag, xyz in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue)):
+        (at,) = struct.unpack_from(">I", srgb, srgb.index(tag) + 4)
+        struct.pack_into(">3i", adobe, at + 8, *(round(65_536 * value) for value in xyz))
+    profiles = {"srgb": srgb, "adobe": bytes(adobe), "cut": bytes(adobe[:140]), "none": None}
+    plain = tmp_path_factory.mktemp("plain")
+    fill(tmp_path / "a", 6)
+    for number, (name, profile) in enumerate(profiles.items()):
+        path = put(tmp_path / f"b/{name}.jpg", 10 + number, icc_profile=profile)
+        assert decode(path).equal(decode(put(plain / path.name, 10 + number)))
+        pixels = scene(np.random.default_rng(20 + number))
+        Image.fromarray(pixels).save(path.with_suffix(".png"), icc_profile=profile)
+        assert (decode(path.with_suffix(".png")).permute(1, 2, 0).numpy() == pixels).all()
+    _, _, found = audit(read_source([tmp_path]))
+    (finding,) = found.findings
+    assert (finding.kind, finding.severity, finding.count) == ("colour-profile", "info", 2)
+    assert [Path(name).name for name in finding.examples] == ["adobe.jpg", "adobe.png"]
 
 
 def test_likeness_equals_a_plain_search() -> None:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from hostile_pictures import build, encoded, jpeg, scene
 from regraft.core.errors import UnreadableError
+from regraft.data import decode as decode_module
 from regraft.data.decode import decode, decode_thumbnail
 from regraft.data.header import read_header
 
 SHARED = Path(os.environ.get("REGRAFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(params=["torchvision", "Pillow"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads plain JPEGs: torchvision, or Pillow where torchvision has no decoder."""
+    if request.param == "Pillow":
+        monkeypatch.setattr(torch.ops, "image", SimpleNamespace())
+        monkeypatch.setattr(decode_module, "_DECODER", decode_module._torchvision_decoder())
+        assert decode_module._DECODER is None
+    elif decode_module._DECODER is None:
+        pytest.skip("this torchvision has no decoder")
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -25,11 +39,21 @@ def pixels(path: Path) -> np.ndarray:
     return picture.permute(1, 2, 0).numpy().astype(int)
 
 
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}, {"subsampling": 1, "quality": 60}])
 def test_plain_jpegs_are_pillows_pixels(tmp_path: Path, options: dict[str, object]) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(scene(np.random.default_rng(1), 77, 131)).save(path, "JPEG", **options)
     assert np.abs(pixels(path) - np.asarray(Image.open(path).convert("RGB"))).max() <= 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_of_a_library_reaches_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(scene(np.random.default_rng(8))))
+    assert decode(path).shape[0] == 3
+    data = path.read_bytes()
+    assert decode_thumbnail(data, read_header(data, "x", max_pixels=10**8), "x", 32).shape == (32, 32)
 
 
 def test_real_jpegs_are_pillows_pixels() -> None:
@@ -53,6 +77,7 @@ def test_orientation_is_pillows(tmp_path: Path, orientation: int, suffix: str) -
     assert np.abs(pixels(path) - right).max() <= 2
 
 
+@pytest.mark.usefixtures("decoder")
 def test_every_hostile_file_is_read_rightly_or_refused_for_its_reason(tmp_path: Path) -> None:
     for one in build(tmp_path, seed=3, good=0):
         if one.fate == "named":
@@ -103,6 +128,7 @@ def test_of_an_animation_the_first_frame_counts(tmp_path: Path, kind: str) -> No
     assert (pixels(path) == [255, 0, 0]).all()
 
 
+@pytest.mark.usefixtures("decoder")
 def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path) -> None:
     whole = jpeg(scene(np.random.default_rng(5)))
     for share in np.linspace(0.02, 0.999, 40):
@@ -113,6 +139,7 @@ def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path) -> None:
         assert caught.value.kind == "truncated"
 
 
+@pytest.mark.usefixtures("decoder")
 def test_a_large_jpeg_cut_short_is_refused_at_reduced_scale_too() -> None:
     whole = jpeg(scene(np.random.default_rng(6), 1200, 1000))
     header = read_header(whole, "x", max_pixels=10**8)
@@ -123,6 +150,7 @@ def test_a_large_jpeg_cut_short_is_refused_at_reduced_scale_too() -> None:
         assert caught.value.kind == "truncated"
 
 
+@pytest.mark.usefixtures("decoder")
 def test_reduced_and_full_scale_give_the_same_thumbnail() -> None:
     picture = scene(np.random.default_rng(7), 1200, 1000)
     data = jpeg(picture)

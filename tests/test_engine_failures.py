@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +19,7 @@ from regraft.engine import loop as loop_module
 from regraft.engine.splitting import is_out_of_memory, split_batches, total_weight
 from tiny_training import Regression, numbers, one_machine, plan_of
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These sizes gain nothing from more threads, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(task: Task, settings: FitSettings, *, count: int = 8, batch: int = 8, **more: Any) -> FitResult:

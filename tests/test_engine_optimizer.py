@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -19,17 +18,9 @@ from regraft.engine import FitSettings, StepRecord, fit
 from regraft.engine.average import RunningAverage
 from tiny_training import Blocks, Regression, numbers, one_machine, pictures, plan_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN = FitSettings(5, clip_norm=None)
 RATES = (Rule("group:b", 10.0), Rule("group:a", 1.0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These sizes gain nothing from more threads, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights(task: nn.Module) -> dict[str, Tensor]:

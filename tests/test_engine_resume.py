@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,8 @@ from regraft.engine.checkpoint import load_checkpoint, save_checkpoint
 from regraft.engine.feeding import Feeder
 from tiny_training import Blocks, Numbers, numbers, one_machine, pictures, plan_of, run_blocks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These sizes gain nothing from more threads, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class RunStoppedError(Exception):

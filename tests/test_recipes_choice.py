@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+import regraft
 from regraft.core.errors import UsageError
+from regraft.recipes import outcome
 from regraft.recipes.budget import schedule, usual_epochs
-from regraft.recipes.candidates import Candidate, selection_score
+from regraft.recipes.candidates import Candidate, Workbench, selection_score
 from regraft.recipes.choice import choose
 from regraft.recipes.config import checked, seconds
 
@@ -107,3 +112,35 @@ def test_configuration_mistakes_come_together() -> None:
     message = str(caught.value)
     assert "--metric" in message
     assert "--batch-size" in message
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_probe_is_calibrated_by_the_head_that_is_handed_over(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refit: bool
+) -> None:
+    """Two heads are solved, on training and validation pictures together and on the training pictures alone."""
+    for path in sorted(pictures.rglob("*.png")):
+        part = "test" if int(path.stem) < 3 else "train"
+        (tmp_path / "split" / part / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / "split" / part / path.parent.name / path.name)
+    heads: list[tuple[Any, np.ndarray]] = []
+    tuned: list[tuple[np.ndarray, np.ndarray]] = []
+    probe, fit_temperature = Workbench.probe, outcome.fit_temperature
+
+    def watched_probe(bench: Workbench, features: np.ndarray, indices: np.ndarray) -> Any:
+        heads.append((probe(bench, features, indices), bench.labels(indices)))
+        return heads[-1][0]
+
+    def watched_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+        tuned.append((logits, labels))
+        return fit_temperature(logits, labels)
+
+    monkeypatch.setattr(Workbench, "probe", watched_probe)
+    monkeypatch.setattr(outcome, "fit_temperature", watched_temperature)
+    options: dict[str, Any] = {"backbone": "scion:size=64", "strategies": "probe", "threads": 2, "resamples": 100}
+    run = regraft.fit(tmp_path / "split", runs=tmp_path / "runs", refit=refit, **options)
+    handed_over = regraft.load(run, device="cpu").task.head.weight.detach().numpy()
+    ((head, labels),) = [(one, its) for one, its in heads if np.array_equal(one.weight, handed_over)]
+    assert len(labels) == run.data.n_train and len({len(its) for _, its in heads}) == 2
+    ((logits, told),) = tuned
+    assert np.array_equal(logits, head.out_of_fold) and np.array_equal(told, labels)

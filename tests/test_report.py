@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from inspect import isclass
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 from scipy.special import softmax
 
 from regraft.core.errors import ArtifactError
 from regraft.measure import abstention, bootstrap, paired_gain, reliability, summary, verdict
-from regraft.report import figures, read_report, write_report
+from regraft.report import figures, read_report, schema, write_report
 from regraft.report.page import render
 from regraft.report.schema import REPORT_FORMAT
 
@@ -262,6 +264,13 @@ def test_report_json_has_no_nan_and_keeps_unknown_fields(full_run: Path) -> None
         "audit",
     } <= set(value)
     assert read_report(full_run).candidates[0].chosen
+
+
+def test_every_field_says_what_it_is() -> None:
+    models = [one for one in vars(schema).values() if isclass(one) and issubclass(one, BaseModel)]
+    assert {schema.Report, schema.Candidate, schema.Audit, schema.Finding} <= set(models)
+    fields = {f"{m.__name__}.{name}": field for m in models for name, field in m.model_fields.items()}
+    assert [name for name, field in fields.items() if not (field.description or "").strip()] == []
 
 
 def test_wrong_reports_are_sentences(tmp_path: Path) -> None:

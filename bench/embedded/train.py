@@ -217,7 +217,7 @@ def main() -> None:
         optimizer.step()
         average.update_parameters(student)
         now = time.monotonic()
-        state["elapsed_s"] += now - tick
+        state["elapsed_s"] += min(now - tick, 60.0)  # a process that was stopped for a while has not trained meanwhile
         tick = now
         state["steps"] += 1
         state["crops"] += args.batch

@@ -14,14 +14,14 @@ import timm
 import torch
 import torchvision
 
-from regraft.backbones import embedded, timm_models, torchvision_models  # noqa: F401  (each registers its family)
+from regraft.backbones import embedded, lenet, timm_models, torchvision_models  # noqa: F401  (each registers its family)
 from regraft.backbones.base import ImageBackbone, families
 from regraft.backbones.weights import load_weights
 from regraft.core.errors import UsageError, unknown_name
 
 EMBEDDED = ("scion",)
 #: Families whose models can be listed; one that another package registers is asked by `family/model` alone.
-LISTED = ("embedded", "timm", "torchvision")
+LISTED = ("embedded", "small", "timm", "torchvision")
 
 
 def create(name: str, weights: Path | None = None, *, pretrained: bool = True) -> ImageBackbone:
@@ -80,6 +80,8 @@ def models_of(family: str) -> list[str]:
     """The models that a built-in family knows; an empty list for a family of another package."""
     if family == "embedded":
         return list(EMBEDDED)
+    if family == "small":
+        return ["lenet"]
     if family == "timm":
         return list(timm.list_models())
     if family == "torchvision":

@@ -62,7 +62,7 @@ def describe(seed: int, device: str) -> dict[str, Any]:
 def command_line() -> str:
     """The command as a person would type it."""
     program = Path(sys.argv[0]).name
-    name = "regraft" if program in {"__main__.py", "cli.py", "regraft", "regraft.exe"} else f"python {program}"
+    name = "regraft" if program in {"__main__.py", "regraft", "regraft.exe"} else f"python {program}"
     return " ".join([name, *map(shlex.quote, sys.argv[1:])])
 
 

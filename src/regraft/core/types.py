@@ -68,12 +68,15 @@ class Features(NamedTuple):
 class DomainView:
     """What a domain-adaptation loss or a validator may look at: features (N, D), logits (N, K), the source's labels.
 
-    `labels` is None for the target, always.
+    `labels` is None for the target, always. strong: logits of a second, heavily altered view of the same samples;
+    teacher: logits of a running average of the network on the first view; each only where a method asks for it.
     """
 
     features: Tensor
     logits: Tensor | None = None
     labels: Tensor | None = None
+    strong: Tensor | None = None
+    teacher: Tensor | None = None
 
 
 @runtime_checkable

@@ -46,6 +46,7 @@ _HANDLED: Final = {
     "palette": "have a colour palette: they are expanded to RGB",
     "alpha": "have transparency: they are laid over white",
     "exif-rotated": "are turned by their EXIF orientation: they are set upright",
+    "colour-profile": "have a colour profile other than sRGB: it is not applied, as in the weights' own preprocessing",
 }
 
 
@@ -179,6 +180,7 @@ def _oddities(header: Header, suffix: str) -> tuple[str, ...]:
         "palette": header.mode in ("P", "PA") and header.format != "GIF",  # every GIF has one
         "alpha": header.alpha,
         "exif-rotated": header.orientation != 1,
+        "colour-profile": header.other_colours,
     }
     return tuple(kind for kind, true in found.items() if true)
 

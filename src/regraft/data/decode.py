@@ -1,26 +1,43 @@
 """A picture file → upright 8-bit RGB, Pillow's pixels of `convert("RGB")`, or one error that says why not.
 
-Plain JPEGs go through `torchvision.io.decode_jpeg`, which holds no lock while it works; everything else goes
-through Pillow.
+Plain JPEGs go through torchvision's decoder, which holds no lock while it works and takes two thirds of Pillow's time;
+everything else, and all of it where torchvision has no decoder, goes through Pillow.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401  (registers torch.ops.image)
 from PIL import Image, ImageChops
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from regraft.core.errors import UnreadableError
 from regraft.data.header import Header, read_header
 
 MAX_PIXELS: Final = 50_000_000
 MAX_FILE_BYTES: Final = 1 << 30
+#: The modes of torchvision's decoder.
+_GREY, _RGB = 1, 3
+
+
+def _torchvision_decoder() -> Callable[[Tensor, int], Tensor] | None:
+    """Encoded bytes uint8 (N,) and a mode → uint8 (C, H, W); None in a torchvision that has no decoder.
+
+    The operator itself, since `torchvision.io.decode_jpeg` adds nothing but a DeprecationWarning to every call (0.29).
+    It cannot be caught at the call: before Python 3.14 the warning filters belong to the whole process, and threads
+    that set them aside at the same time leave the user's changed.
+    """
+    decoder: Callable[[Tensor, int], Tensor] | None = getattr(torch.ops.image, "decode_jpeg", None)
+    return decoder
+
+
+_DECODER = _torchvision_decoder()
 
 
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -48,7 +65,7 @@ def read_bytes(path: Path) -> bytes:
 def decode_bytes(data: bytes, header: Header, name: str) -> Tensor:
     """As `decode`, for bytes whose header has been read and judged."""
     if header.plain:
-        pixels = _decode_plain(data, name, ImageReadMode.RGB)
+        pixels = _decode_plain(data, name, _RGB)
         if pixels is not None:
             return _upright(pixels, header.orientation)
     return _upright(_decode_pillow(data, header, name), header.orientation)
@@ -65,7 +82,7 @@ def decode_thumbnail(data: bytes, header: Header, name: str, side_px: int) -> np
     if header.plain and large and data.find(b"\xff\xd9", header.pixels_at) >= 0:
         grey = _draft(data, name, side_px)
     elif header.plain:
-        pixels = _decode_plain(data, name, ImageReadMode.GRAY)
+        pixels = _decode_plain(data, name, _GREY)
         grey = None if pixels is None else Image.fromarray(pixels[0].numpy())
     if grey is None:
         rgb = _decode_pillow(data, header, name).permute(1, 2, 0).contiguous()
@@ -74,10 +91,12 @@ def decode_thumbnail(data: bytes, header: Header, name: str, side_px: int) -> np
     return _upright(small[None], header.orientation)[0].numpy()
 
 
-def _decode_plain(data: bytes, name: str, mode: ImageReadMode) -> Tensor | None:
-    """(C, H, W) by torchvision; None where its decoder lacks the coding and Pillow should try."""
+def _decode_plain(data: bytes, name: str, mode: int) -> Tensor | None:
+    """(C, H, W) by torchvision; None where its decoder is missing or lacks the coding, and Pillow should try."""
+    if _DECODER is None:
+        return None
     try:
-        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)
+        return _DECODER(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode)
     except RuntimeError as error:
         if "truncated" in str(error):
             raise UnreadableError(f"{name} is cut short: its pixels end early.", kind="truncated") from error

@@ -37,6 +37,8 @@ MAGIC: Final = {
     b"BM": "BMP",
 }
 _ORIENTATION: Final = 0x0112
+#: Red, green and blue of sRGB as ICC profiles state them: X, Y, Z relative to D50.
+_SRGB: Final = {b"rXYZ": (0.436, 0.222, 0.014), b"gXYZ": (0.385, 0.717, 0.097), b"bXYZ": (0.143, 0.061, 0.714)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Header:
 
     plain: an 8-bit grey or colour JPEG, which torchvision's decoder reads. cmyk_inverted: False where a
     four-channel JPEG lacks Adobe's marker, so that 0 means no ink. pixels_at: where a JPEG's compressed data
-    begin, in bytes.
+    begin, in bytes. other_colours: it embeds an ICC profile whose primaries are not sRGB's.
     """
 
     format: str
@@ -58,6 +60,7 @@ class Header:
     plain: bool = False
     cmyk_inverted: bool = True
     pixels_at: int = 0
+    other_colours: bool = False
 
 
 def read_header(data: bytes, name: str, *, max_pixels: int) -> Header:
@@ -146,6 +149,7 @@ def _from_pillow(picture: Image.Image, data: bytes) -> Header:
         orientation,
         bits=bits,
         alpha=alpha,
+        other_colours=_other_colours(picture.info.get("icc_profile") or b""),
     )
 
 
@@ -158,7 +162,7 @@ def _jpeg(data: bytes, name: str) -> Header:
     """Walk a JPEG's markers up to its compressed data (ITU-T T.81, B.1)."""
     at, size = 2, len(data)
     width = height = channels = precision = 0
-    orientation, adobe, lossless = 1, False, False
+    orientation, adobe, lossless, other_colours = 1, False, False, False
     while at + 4 <= size:
         if data[at] != 0xFF:
             raise UnreadableError(f"{name} begins as JPEG but its markers are damaged.", kind="unreadable")
@@ -175,6 +179,8 @@ def _jpeg(data: bytes, name: str) -> Header:
             lossless = marker not in (0xC0, 0xC1, 0xC2)
         elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(body)
+        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0\1"):  # the first part holds the table and the primaries
+            other_colours = _other_colours(body[14:])
         elif marker == 0xEE and body.startswith(b"Adobe"):
             adobe = True
         elif marker == 0xDA:
@@ -184,7 +190,7 @@ def _jpeg(data: bytes, name: str) -> Header:
             return Header(
                 "JPEG", width, height, mode, orientation, bits=precision,
                 plain=channels in (1, 3) and precision == 8 and not lossless,
-                cmyk_inverted=adobe, pixels_at=at + 2 + length,
+                cmyk_inverted=adobe, pixels_at=at + 2 + length, other_colours=other_colours,
             )  # fmt: skip
         at += 2 + max(length, 2)
     raise UnreadableError(f"{name} begins as JPEG but ends before its pixels.", kind="truncated")
@@ -197,3 +203,15 @@ def _exif_orientation(body: bytes) -> int:
         return _orientation(exif)
     except Exception:  # damaged EXIF says nothing about the pixels: the picture is taken as it is stored
         return 1
+
+
+def _other_colours(profile: bytes) -> bool:
+    """Whether an ICC profile (ICC.1:2022, 7.3 and 10.31) states primaries, and other ones than sRGB's."""
+    for entry in range(132, 132 + 12 * min(64, int.from_bytes(profile[128:132], "big")), 12):
+        expected = _SRGB.get(profile[entry : entry + 4])
+        at = 8 + int.from_bytes(profile[entry + 4 : entry + 8], "big")
+        if expected is not None and len(profile) >= at + 12:
+            stated = [value / 65_536 for value in struct.unpack_from(">3i", profile, at)]
+            if max(abs(a - b) for a, b in zip(stated, expected, strict=True)) > 0.01:
+                return True
+    return False

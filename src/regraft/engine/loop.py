@@ -103,6 +103,7 @@ def fit(
         state = _State(**saved["state"], best=saved["best"])
         log.info("resumed at step %d of %d", state.step, settings.steps)
     wrapped, prepared = fabric.setup(task, optimizer)
+    stepper = _Stepper(task, wrapped, prepared, settings, machine, state)
     feeder = Feeder(streams, settings.accumulate, start=state.step)
 
     def checkpoint() -> None:
@@ -163,7 +164,7 @@ def fit(
         lr = set_rates(optimizer, settings, progress)
         torch.manual_seed((settings.seed << 32) + state.step * fabric.world_size + fabric.global_rank)
         micro = feeder.take(state.step)
-        loss = _step(wrapped, prepared, task, micro, progress, settings, machine, state, now)
+        loss = stepper.step(micro, progress, now)
         if average is not None:
             average.update(task)
         state.step += 1
@@ -202,89 +203,81 @@ def fit(
     return FitResult(state.step, stopped, state.best_step, state.best_score, state.elapsed_s, state.split)
 
 
-def _step(
-    wrapped: Any,
-    optimizer: Any,
-    task: Task,
-    micro: list[dict[str, Any]],
-    progress: float,
-    settings: FitSettings,
-    machine: Machine,
-    state: _State,
-    trains: set[str],
-) -> float:
-    """One optimiser step per phase over the given batches, and the mean loss over phases and processes."""
-    total = 0.0
-    for phase in task.phases:
-        while True:
-            try:
-                total += _phase(wrapped, optimizer, task, phase, micro, progress, settings, machine, state, trains)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or machine.fabric.world_size > 1:
-                    raise
-                _halve(state, max(part["_"].size for part in micro), error)
-                optimizer.zero_grad(set_to_none=True)
-                if machine.device.type == "cuda":
-                    torch.cuda.empty_cache()
-    return total / len(task.phases)
+@dataclass(frozen=True)
+class _Stepper:
+    """Makes the steps of one fit. wrapped and optimizer are as Fabric prepared them; the rest is as `fit` got it."""
 
+    task: Task
+    wrapped: Any
+    optimizer: Any
+    settings: FitSettings
+    machine: Machine
+    state: _State
 
-def _phase(
-    wrapped: Any,
-    optimizer: Any,
-    task: Task,
-    phase: str,
-    micro: list[dict[str, Any]],
-    progress: float,
-    settings: FitSettings,
-    machine: Machine,
-    state: _State,
-    trains: set[str],
-) -> float:
-    """Gradients of all parts, weighted by their samples, and one step of the optimiser unless the loss is no number."""
-    fabric = machine.fabric
-    optimizer.zero_grad(set_to_none=True)
-    parts = [part for batches in micro for part in split_batches(batches, state.split)]
-    weights = [total_weight(part) for part in parts]
-    # DistributedDataParallel divides the sum of gradients by the number of processes: so does this.
-    whole = _process_mean(machine, sum(weights))
-    total = 0.0
-    for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
-        moved = {k: _ready(b, machine.device) for k, b in part.items()}
-        last = index == len(parts) - 1
-        with fabric.no_backward_sync(wrapped, enabled=not last and fabric.world_size > 1):
-            output = wrapped(moved, progress, phase)
-            share = output.loss * (weight / max(whole, 1e-12))
-            fabric.backward(share)
-        total += float(share.detach())
-    # One loss for all processes: each must take the same decision about a loss that is no number.
-    total = _process_mean(machine, total)
-    if fabric.world_size > 1:
-        for name, parameter in task.named_parameters():
-            if name not in trains:
-                parameter.grad = None
-    if settings.clip_norm is not None:
-        fabric.clip_gradients(wrapped, optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False)
-    if math.isfinite(total):
-        optimizer.step()
-    return total
+    def step(self, micro: list[dict[str, Any]], progress: float, trains: set[str]) -> float:
+        """One optimiser step per phase over the given batches, and the mean loss over phases and processes.
 
+        trains: names of the parameters that train at this progress.
+        """
+        total = 0.0
+        for phase in self.task.phases:
+            while True:
+                try:
+                    total += self._phase(phase, micro, progress, trains)
+                    break
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or self.machine.fabric.world_size > 1:
+                        raise
+                    self._halve(max(part["_"].size for part in micro), error)
+                    self.optimizer.zero_grad(set_to_none=True)
+                    if self.machine.device.type == "cuda":
+                        torch.cuda.empty_cache()
+        return total / len(self.task.phases)
 
-def _halve(state: _State, largest: int, error: RuntimeError) -> None:
-    """Cut batches in twice as many parts from now on; raises the error again where single samples do not fit either."""
-    if state.split >= largest:
-        raise error
-    state.split *= 2
-    log.warning("out of memory: each batch is now computed in %d parts, the effective batch stays", state.split)
+    def _phase(self, phase: str, micro: list[dict[str, Any]], progress: float, trains: set[str]) -> float:
+        """Gradients of all parts, weighted by their samples, and one optimiser step unless the loss is no number."""
+        fabric, clip_norm = self.machine.fabric, self.settings.clip_norm
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = [part for batches in micro for part in split_batches(batches, self.state.split)]
+        weights = [total_weight(part) for part in parts]
+        # DistributedDataParallel divides the sum of gradients by the number of processes: so does this.
+        whole = self._process_mean(sum(weights))
+        total = 0.0
+        for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+            moved = {k: _ready(b, self.machine.device) for k, b in part.items()}
+            last = index == len(parts) - 1
+            with fabric.no_backward_sync(self.wrapped, enabled=not last and fabric.world_size > 1):
+                output = self.wrapped(moved, progress, phase)
+                share = output.loss * (weight / max(whole, 1e-12))
+                fabric.backward(share)
+            total += float(share.detach())
+        # One loss for all processes: each must take the same decision about a loss that is no number.
+        total = self._process_mean(total)
+        if fabric.world_size > 1:
+            for name, parameter in self.task.named_parameters():
+                if name not in trains:
+                    parameter.grad = None
+        if clip_norm is not None:
+            fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=clip_norm, error_if_nonfinite=False)
+        if math.isfinite(total):
+            self.optimizer.step()
+        return total
 
+    def _halve(self, largest: int, error: RuntimeError) -> None:
+        """Cut batches in twice as many parts from now on; where not even single samples fit, raise the error again."""
+        if self.state.split >= largest:
+            raise error
+        self.state.split *= 2
+        parts = self.state.split
+        log.warning("out of memory: each batch is now computed in %d parts, the effective batch stays", parts)
 
-def _process_mean(machine: Machine, value: float) -> float:
-    if machine.fabric.world_size == 1:
-        return value
-    reduced = machine.fabric.all_reduce(torch.tensor(value, dtype=torch.float32, device=machine.device))
-    assert isinstance(reduced, Tensor)
-    return float(reduced)
+    def _process_mean(self, value: float) -> float:
+        fabric = self.machine.fabric
+        if fabric.world_size == 1:
+            return value
+        reduced = fabric.all_reduce(torch.tensor(value, dtype=torch.float32, device=self.machine.device))
+        assert isinstance(reduced, Tensor)
+        return float(reduced)
 
 
 def _ready(batch: Batch, device: torch.device) -> Batch:

@@ -102,10 +102,11 @@ def checked(**values: Any) -> FitConfig:
     try:
         return FitConfig(**values)
     except ValidationError as error:
-        raise UsageError(" ".join(_sentence(item) for item in error.errors())) from error
+        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
 
 
-def _sentence(item: Any) -> str:
+def sentence(item: Any) -> str:
+    """One mistake, as pydantic reports it, for people."""
     name = str(item["loc"][0]).replace("_", "-") if item["loc"] else ""
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":

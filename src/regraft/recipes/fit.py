@@ -17,7 +17,7 @@ import numpy as np
 from regraft.backbones import create
 from regraft.backbones.catalogue import parse
 from regraft.core.environment import command_line, describe
-from regraft.core.errors import RegraftError
+from regraft.core.errors import RegraftError, UsageError
 from regraft.core.files import read_json, write_json
 from regraft.core.rundir import RunDirectory
 from regraft.data.split import Round
@@ -41,7 +41,12 @@ def run_fit(
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
     listener = listener or Listener()
-    parse(config.backbone)  # a name that does not exist is told before anything else is done
+    # A name that does not exist is told before anything else is done.
+    if parse(config.backbone)[0] == "small" and config.weights is None:
+        raise UsageError(
+            f"{config.backbone} has no pretrained weights, so there is nothing to transfer: give --weights or another "
+            "backbone. `regraft adapt` can train it from scratch."
+        )
     machine = launch(
         device=config.device,
         devices=config.devices,
@@ -159,7 +164,6 @@ class _Fitting:
             final=final,
             chosen=best,
             first=self.first,
-            head=head if best == "probe" else None,
             spent=self.clock.spent,
             command=command_line(),
         )
@@ -292,7 +296,7 @@ class _Fitting:
     def _final_of_all(self, best: str, known: np.ndarray, head: ProbeHead) -> Final:
         """Cross-validation measured the procedure; the model that is handed over learns from every picture."""
         if best == "probe":
-            return Final(self.bench.task("finetune", head), refit=True)
+            return Final(self.bench.task("finetune", head), True, head, known)
         assert self.plan is not None
         folder = self._folder(0, f"{best}-all")
         self.bench.train(
@@ -323,7 +327,7 @@ class _Fitting:
                 )
                 self.clock.keep()
         test_features = self._features(part.test, "test")
-        own = head if refit else result.head
+        own, solved_on = (head, both) if refit else (result.head, part.train)
         tasks: dict[str, Any] = {}
         for name in result.candidates:
             if name == "probe":
@@ -332,4 +336,4 @@ class _Fitting:
             else:
                 tasks[name] = bench.load(name, folders[name])
                 result.test_logits[name] = bench.logits(tasks[name], part.test, f"Scoring {name}")
-        return Final(tasks[best], refit=refit)
+        return Final(tasks[best], refit, own, solved_on) if best == "probe" else Final(tasks[best], refit)

@@ -23,6 +23,7 @@ def list_models(pattern: str | None = None) -> list[dict[str, Any]]:
                 continue
             weights = {
                 "embedded": "in the package",
+                "small": "none",
                 "timm": "download" if model in pretrained else "none",
                 "torchvision": "download",
             }[family]

@@ -43,10 +43,16 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class Final:
-    """The model that is handed over. refit: it learned from training and validation pictures together."""
+    """The model that is handed over. refit: it learned from training and validation pictures together.
+
+    head, solved_on: where the probe was chosen, its head and the pictures that the head was solved on, in the order of
+    its out-of-fold logits.
+    """
 
     task: Classification
     refit: bool
+    head: ProbeHead | None = None
+    solved_on: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,19 +95,17 @@ def conclude(
     final: Final,
     chosen: str,
     first: Mapping[str, Any],
-    head: ProbeHead | None,
     spent: Callable[[], float],
     command: str,
 ) -> None:
-    """Write predictions, map, artifact, report.json and report.html. head: given where the probe was chosen."""
+    """Write predictions, map, artifact, report.json and report.html."""
     if not bench.machine.is_first:
         return
     prepared, metric, config = bench.prepared, bench.metric, bench.config
     test = _pool(results, "test", prepared.labels)
     val = _pool(results, "val", prepared.labels)
-    if head is not None:  # every known picture was held out once in the probe's cross-validation
-        known = np.unique(np.concatenate([np.concatenate([r.part.train, r.part.val]) for r in results]))
-        tuning_logits, tuning_labels = head.out_of_fold, prepared.labels[known]
+    if final.head is not None:  # each of its pictures was held out once in its cross-validation
+        tuning_logits, tuning_labels = final.head.out_of_fold, prepared.labels[final.solved_on]
     else:
         tuning_logits, tuning_labels = val.logits[chosen], val.labels
     temperature = fit_temperature(tuning_logits, tuning_labels)

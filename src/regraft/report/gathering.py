@@ -212,6 +212,11 @@ def class_name(classes: Sequence[str], index: int) -> str:
     return classes[index] if index < len(classes) else str(index)
 
 
+def table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file; none where it is missing or cannot be read."""
+    return _rows(path)
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []

@@ -81,6 +81,7 @@ def _contents(run: Path, report: Report) -> dict[str, Any]:
     ]
     return {
         "report": report,
+        "adaptation": _adaptation(run, report),
         "metric_label": label,
         "metric_title": title,
         "headline": headline,
@@ -116,11 +117,31 @@ def _contents(run: Path, report: Report) -> dict[str, Any]:
     }
 
 
+def _adaptation(run: Path, report: Report) -> dict[str, Any]:
+    """What the sections on adaptation show; empty for other recipes."""
+    if not report.why:
+        return {}
+    rows = [candidate.model_dump() for candidate in report.candidates]
+    for row in rows:
+        row["scores"] = row.get("validators") or {}
+    names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
+    before, after = report.distance.get("before") or {}, report.distance.get("after") or {}
+    return {
+        "rows": sorted(rows, key=lambda row: (row["label_free_score"] is None, row["label_free_score"] or 0.0)),
+        "validator_names": names,
+        "has_oracle": any(row["oracle"] is not None for row in rows),
+        "distances": [(name, before.get(name), after.get(name)) for name in before],
+        "maps": _markup(figures.domain_maps(gathering.table(run / "domains.parquet"), report.classes)),
+    }
+
+
 def _mood(report: Report) -> str:
     """Which colour the headline takes: "good", "bad" (worse than the control), "open", or "plain" without a
     control."""
     if report.helped:
         return "good"
+    if report.why:
+        return "bad" if report.alarms else "open"
     if report.transfer_gain is None and report.helped is None:
         return "plain"
     gain = _gain_interval(report)

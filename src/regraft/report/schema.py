@@ -37,7 +37,7 @@ class _Part(BaseModel):
 class Figure(_Part):
     """A figure with its interval."""
 
-    value: float | None = None
+    value: float | None = Field(None, description="the figure itself: a metric, or a difference of two")
     interval: Bounds = Field((None, None), description="[low, high] at the 95 % level")
 
 
@@ -54,16 +54,24 @@ class Candidate(Figure):
     validation: float | None = Field(None, description="the metric on validation, which the choice was made by")
     seconds: float | None = Field(None, description="wall-clock seconds that it took")
     trained_parameters: int | None = Field(None, description="how many numbers were trained")
-    chosen: bool = False
+    method: str | None = Field(None, description="adapt: the adaptation method's name")
+    label_free_score: float | None = Field(
+        None, description="adapt: mean rank by the label-free validators, 1 = best; the choice was made by it"
+    )
+    oracle: float | None = Field(
+        None, description="adapt: accuracy by the oracle's labels, read after the choice; null without --oracle"
+    )
+    source_accuracy: float | None = Field(None, description="adapt: accuracy on held-out source pictures")
+    chosen: bool = Field(False, description="whether this is the one that was kept")
 
 
 class Finding(_Part):
     """One thing that the audit found."""
 
-    kind: str
+    kind: str = Field(description="what it is, for programs: 'truncated', 'near-duplicate', 'imbalance', …")
     severity: str = Field("info", description="'error', 'warning' or 'info'")
-    count: int = 0
-    sentence: str = ""
+    count: int = Field(0, description="how many files (or classes, where the kind is about classes) it concerns")
+    sentence: str = Field("", description="the finding for people, with what was done about it")
     examples: list[str] = Field(default_factory=list, description="a few file names")
     left_out: bool | int = Field(False, description="whether (or how many of) these files were left out")
 
@@ -71,10 +79,10 @@ class Finding(_Part):
 class Audit(_Part):
     """What the look at the files before any training found."""
 
-    n_files: int | None = None
-    n_usable: int | None = None
-    seconds: float | None = None
-    findings: list[Finding] = Field(default_factory=list)
+    n_files: int | None = Field(None, description="how many files were looked at")
+    n_usable: int | None = Field(None, description="how many of them take part; the others are named in `findings`")
+    seconds: float | None = Field(None, description="wall-clock seconds that the look took")
+    findings: list[Finding] = Field(default_factory=list, description="everything that was found, gravest first")
 
 
 class Report(BaseModel):
@@ -101,12 +109,34 @@ class Report(BaseModel):
     helped: bool | None = Field(None, description="true, false, or null where the interval leaves it open")
     alarms: list[str] = Field(default_factory=list, description="what a reader must know, gravest first")
 
+    kept: str | None = Field(None, description="adapt: 'adapted' or 'source_only'")
+    why: str = Field("", description="adapt: the reason for what was kept, in words")
+    source_only: dict[str, Any] | None = Field(
+        None, description="adapt: the control without adaptation: name, source_accuracy, label_free_score, oracle"
+    )
+    oracle_gain: Figure | None = Field(
+        None, description="adapt: accuracy(kept) − accuracy(source-only) by the oracle, with its paired interval"
+    )
+    oracle_per_class: list[dict[str, Any]] | None = Field(
+        None, description="adapt: per class name, n, accuracy of source-only and of what was kept, by the oracle"
+    )
+    validators: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="adapt: per validator its score of the best candidate and of source-only, the share of half-samples "
+        "in which the former is higher, and the side that it takes",
+    )
+    distance: dict[str, Any] = Field(
+        default_factory=dict, description="adapt: distances between the domains, 'before' and 'after'"
+    )
+    next_steps: str = Field("", description="what to do next, in words")
+    n_target: int | None = Field(None, description="adapt: unlabelled target pictures")
+
     first_answer_s: float | None = Field(None, description="seconds from the command's start to the first answer")
     first_answer: FirstAnswer | None = Field(None, description="the figure that was given then")
     total_s: float | None = Field(None, description="seconds from start to end")
-    n_train: int | None = None
-    n_val: int | None = None
-    n_test: int | None = None
+    n_train: int | None = Field(None, description="pictures that the model learned from (in one round)")
+    n_val: int | None = Field(None, description="pictures that choices were made on (in one round)")
+    n_test: int | None = Field(None, description="different pictures that the figures come from, over all rounds")
     evaluated_on: str = Field("", description="what the figures come from: 'test split (20 %, held out first)', …")
     classes: list[str] = Field(default_factory=list, description="class names in the order of the label indices")
 
@@ -123,7 +153,7 @@ class Report(BaseModel):
     audit: Audit | None = Field(None, description="what was wrong with the files")
     notes: list[str] = Field(default_factory=list, description="choices and departures worth knowing")
     reproduce: str = Field("", description="the command line that repeats the run")
-    seed: int | None = None
+    seed: int | None = Field(None, description="the seed of splits, training and resampling")
     details: dict[str, Any] = Field(default_factory=dict, description="anything else")
 
     @model_validator(mode="before")

@@ -1,33 +1,18 @@
-"""The command line: parses, calls a recipe, shows progress. Results go to stdout, everything else to stderr."""
+"""The commands around a fit: fit, predict, evaluate, export, report, models, doctor, demo."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from regraft.core.errors import RegraftError, UsageError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Carry what a model already knows to your pictures, with evidence that it helped.",
-)
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True)
-
-RunArgument = Annotated[Path, typer.Argument(help="A run, runs/LAST, or an artifact folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+from regraft.cli.app import DeviceOption, JsonOption, RunArgument, app, err, out
+from regraft.cli.screen import Screen, show_report
 
 
 @app.command()
@@ -92,10 +77,10 @@ def fit(
     if print_plan:
         out.print(escape(who_trains(config)))
         return
-    with _Screen() as screen:
+    with Screen() as screen:
         run = run_fit(config, runs=runs, fresh=fresh, listener=screen.listener)
     if not is_further_process():
-        _show_report(run, as_json)
+        show_report(run, as_json)
 
 
 @app.command()
@@ -144,12 +129,12 @@ def evaluate(
     """Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, mistakes."""
     from regraft.recipes.evaluate import run_evaluate
 
-    with _Screen() as screen:
+    with Screen() as screen:
         found = run_evaluate(
             run, tuple(data or ()), table=table, image=image, label=label, group=group, device=device, runs=runs,
             listener=screen.listener,
         )  # fmt: skip
-    _show_report(found, as_json)
+    show_report(found, as_json)
 
 
 @app.command()
@@ -165,7 +150,7 @@ def export(
     """Write the model with its preprocessing as ONNX; refused where it disagrees with the run."""
     from regraft.recipes.export import run_export
 
-    with _Screen() as screen:
+    with Screen() as screen:
         found = run_export(run, onnx, pictures=tuple(pictures or ()), force=force, listener=screen.listener)
     if as_json:
         print(json.dumps(found, indent=2))
@@ -181,7 +166,7 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 
     path = resolve_run(run)
     render(path)
-    _show_report(path, as_json)
+    show_report(path, as_json)
 
 
 @app.command()
@@ -235,132 +220,6 @@ def demo(
     from regraft.recipes.demo import run_demo
 
     config = {"backbone": backbone, "weights": weights, "seed": seed, "budget_s": seconds(budget)}
-    with _Screen() as screen:
+    with Screen() as screen:
         run = run_demo(lambda root: checked(roots=(root,), **config), runs=runs, listener=screen.listener)
-    _show_report(run, as_json)
-
-
-def _show_report(run: Path, as_json: bool) -> None:
-    from regraft.report.schema import read_report
-
-    found = read_report(run)
-    if as_json:
-        print((run / "report.json").read_text(encoding="utf-8"), end="")
-        return
-    out.print(f"\n[bold]{escape(found.verdict)}[/]\n")
-    view = Table(
-        "candidate",
-        found.metric.replace("_", " "),
-        "95 % interval",
-        "validation",
-        "seconds",
-        "trained",
-        box=None,
-        header_style="bold",
-    )
-    for c in found.candidates:
-        low, high = c.interval
-        view.add_row(
-            f"{escape(c.name)}{' *' if c.chosen else ''}",
-            _figure(c.value), f"{_figure(low)} – {_figure(high)}", _figure(c.validation),
-            "" if c.seconds is None else f"{c.seconds:.0f}",
-            "" if c.trained_parameters is None else f"{c.trained_parameters:,}",
-        )  # fmt: skip
-    out.print(view)
-    out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
-    for alarm in found.alarms:
-        out.print(f"[yellow]Alarm:[/] {escape(alarm)}")
-    out.print(f"Report: {escape(str(run / 'report.html'))}")
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-class _Screen:
-    """Lines and one progress bar on stderr; on a terminal only the bar moves, elsewhere it is left out."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=err,
-            transient=True,
-        )
-        self._task: Any = None
-        from regraft.recipes.listener import Listener
-
-        screen = self
-
-        class Shown(Listener):
-            def say(self, text: str) -> None:
-                err.print(escape(text))
-
-            def progress(
-                self, what: str, done: float, total: float, *, rate: str = "", remaining_s: float | None = None
-            ) -> None:
-                screen.move(what, done, total, rate, remaining_s)
-
-        self.listener = Shown()
-
-    def move(self, what: str, done: float, total: float, rate: str, remaining_s: float | None) -> None:
-        left = "" if remaining_s is None else f"{int(remaining_s) // 60}:{int(remaining_s) % 60:02d} left"
-        note = "  ".join(part for part in (rate, left) if part)
-        if self._task is None:
-            self._task = self._bar.add_task("", total=1, note="")
-        self._bar.update(self._task, description=escape(what), completed=done, total=max(total, 1e-9), note=note)
-
-    def __enter__(self) -> _Screen:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-def main() -> None:
-    """Entry point: errors become one sentence; `--debug` anywhere gives the traceback."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
-    try:
-        code = app(standalone_mode=False)  # click gives back the code of typer.Exit
-        sys.exit(code if isinstance(code, int) else 0)
-    except RegraftError as error:
-        if debug:
-            raise
-        err.print(f"[red]{'Usage' if isinstance(error, UsageError) else 'Error'}:[/] {escape(str(error))}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("Interrupted. The same command takes the run up where it stopped.")
-        sys.exit(130)
-    except Exception as error:
-        code = _click_code(error)
-        if code is not None:
-            sys.exit(code)
-        if debug:
-            raise
-        err.print(
-            f"[red]Unexpected {type(error).__name__}:[/] {escape(str(error))}\nThis is a defect in Regraft; "
-            "the same command with --debug shows where."
-        )
-        sys.exit(1)
-
-
-def _click_code(error: Exception) -> int | None:
-    """Show an error of the command-line parser and give its exit code; None for any other error.
-
-    typer carries a parser of its own beside click's, so the kind is told by what it can do.
-    """
-    if type(error).__name__ == "Abort":
-        return 130
-    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
-    if callable(show) and isinstance(code, int):
-        show()
-        return code
-    return None
-
-
-if __name__ == "__main__":
-    main()
+    show_report(run, as_json)

@@ -1,0 +1,145 @@
+"""The negative-transfer alarm: is the adapted model credibly better than source-only, without a single target label?
+
+Adaptation can lose against source-only, and published tables hide it: the alarm keeps source-only unless the evidence
+speaks for the adapted model. A label-free score alone cannot decide, since most methods raise some score by
+construction (entropy minimisation raises "entropy"); so every piece of evidence that follows has to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from regraft.core.types import DomainView, Validator
+
+#: Proxy A-distance (0 … 2) below which two domains count as one: there is nothing to adapt to.
+LEAST_GAP = 0.3
+#: Share of half-samples in which a validator must prefer the adapted model for its vote to count.
+CREDIBLE = 0.95
+HALVES = 40
+#: Rows of each domain that a vote looks at.
+ROWS = 600
+#: How much of the way from chance to the source's own accuracy the reverse classifier must keep.
+LEAST_REVERSE = 0.5
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One validator's opinion: its two scores, and in what share of half-samples the adapted model's is higher."""
+
+    adapted: float
+    control: float
+    share: float
+
+    @property
+    def side(self) -> str:
+        """ "adapted", "source_only" or "open"."""
+        if self.share >= CREDIBLE:
+            return "adapted"
+        return "source_only" if self.share <= 1 - CREDIBLE else "open"
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """Accuracy on held-out source pictures of a head that learned from the target's pseudo-labels alone.
+
+    adapted, control: with whose pseudo-labels and features; own: the model's own accuracy there; chance: of guessing.
+    Zhong et al. 2010; Ganin et al. 2016, arXiv:1505.07818, §5.1.2.
+    """
+
+    adapted: float
+    control: float
+    own: float
+    chance: float
+
+    @property
+    def kept(self) -> float:
+        """How much of the way from chance to `own` the reverse head keeps, in 0…1."""
+        return float(np.clip((self.adapted - self.chance) / max(1e-9, self.own - self.chance), 0, 1))
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Whether the adapted model is kept, the reason in words, and what a reader must know."""
+
+    keep_adapted: bool
+    why: str
+    alarms: tuple[str, ...] = field(default=())
+
+
+def vote(
+    validator: Validator,
+    adapted: tuple[DomainView, DomainView],
+    control: tuple[DomainView, DomainView],
+    *,
+    seed: int = 0,
+) -> Vote:
+    """Compare two models on the same pictures: over all rows, and over 40 half-samples of at most 600 rows.
+
+    adapted, control: (source view, target view), rows in the same order. A half-sample keeps every row at most once, so
+    validators that compare rows with each other see no copies.
+    """
+    rng = np.random.default_rng(seed)
+    n, m = len(control[0].features), len(control[1].features)
+    wins = 0.0
+    for _ in range(HALVES):
+        rows_n = torch.from_numpy(np.sort(rng.permutation(n)[: min(ROWS, max(1, n // 2))])) if n else torch.arange(0)
+        rows_m = torch.from_numpy(np.sort(rng.permutation(m)[: min(ROWS, max(1, m // 2))]))
+        scores = []
+        for source, target in (adapted, control):
+            scores.append(validator.score(_rows(source, rows_n), _rows(target, rows_m)))
+        wins += 0.5 if scores[0] == scores[1] else float(scores[0] > scores[1])
+    return Vote(validator.score(*adapted), validator.score(*control), wins / HALVES)
+
+
+def judge(
+    name: str,
+    *,
+    gap: float | None,
+    votes: Mapping[str, Vote],
+    reverse: Reverse | None,
+    collapsed: tuple[str, ...],
+) -> Alarm:
+    """Keep the adapted model `name` only if nothing speaks against it and most validators credibly speak for it.
+
+    gap: proxy A-distance between the domains, None where there is no source. collapsed: names of classes that the
+    adapted model no longer gives, or swallows, while source-only does not.
+    """
+    if gap is not None and gap < LEAST_GAP:
+        return Alarm(
+            False,
+            f"the two domains can hardly be told apart (proxy A-distance {gap:.2f} of 2), so there is nothing to "
+            "adapt to.",
+        )
+    if collapsed:
+        names = ", ".join(collapsed[:4])
+        text = f"{name} lets classes collapse ({names}) that source-only keeps."
+        return Alarm(False, text, (f"Negative transfer: {text}",))
+    if reverse is not None and reverse.kept < LEAST_REVERSE:
+        text = (
+            f"a head trained on {name}'s answers for the target reaches {reverse.adapted:.1%} on the source, whose own "
+            f"head has {reverse.own:.1%}: the target's classes do not fit the source's."
+        )
+        return Alarm(False, text, (f"Negative transfer: {text}",))
+    sides = {v: found.side for v, found in votes.items()}
+    pro = [v for v, side in sides.items() if side == "adapted"]
+    contra = [v for v, side in sides.items() if side == "source_only"]
+    if len(pro) <= len(votes) / 2 or len(contra) >= len(pro):
+        return Alarm(
+            False,
+            f"only {len(pro)} of {len(votes)} label-free validators credibly prefer {name}"
+            + (f", and {len(contra)} prefer source-only." if contra else "."),
+        )
+    against = f"; {', '.join(contra)} speak against it" if contra else ""
+    return Alarm(True, f"{len(pro)} of {len(votes)} label-free validators credibly prefer it to source-only{against}.")
+
+
+def _rows(view: DomainView, rows: torch.Tensor) -> DomainView:
+    if len(view.features) == 0:
+        return view
+    pick = [None if t is None else t[rows] for t in (view.features, view.logits, view.labels)]
+    assert pick[0] is not None
+    return DomainView(pick[0], pick[1], pick[2])

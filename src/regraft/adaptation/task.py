@@ -1,0 +1,122 @@
+"""Adaptation as a task: the source's own loss, plus one weighted term over the features of both domains.
+
+Streams: "source" with labels and "target" without; "target" alone where the source is gone. The two domains pass
+through the network one after the other, so that in training each is normalised by its own batch statistics.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regraft.adaptation.base import DomainLoss
+from regraft.adaptation.views import fourier_restyle, strengthen
+from regraft.core.types import Batch, DomainView, StepOutput, Task
+from regraft.tasks.classification import Classification
+
+#: The share of the teacher that stays at each step (arXiv:1706.05208 uses 0.99).
+TEACHER_DECAY = 0.99
+
+
+class Adaptation(Task):
+    """A model (backbone and head), an alignment loss or None, and the loss's weight.
+
+    Without a loss this is the source-only control: the same streams may be given, the target is not looked at.
+    restyle: the share of the source's pictures that get the target's low-frequency amplitudes. smoothing: label
+    smoothing on the source. The model's predictions are the task's.
+    """
+
+    def __init__(
+        self,
+        model: Classification,
+        loss: DomainLoss | None,
+        *,
+        weight: float | None = None,
+        restyle: float = 0.0,
+        smoothing: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.weight = (loss.default_weight if weight is None else weight) if loss is not None else 0.0
+        self.restyle, self.smoothing = restyle, smoothing
+        self.teacher: nn.Module | None = None
+        if loss is not None and loss.needs_teacher:
+            self.teacher = copy.deepcopy(model).requires_grad_(False)
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        """The model's groups shallow → deep with "head", then what the loss learns itself, then a frozen teacher."""
+        groups = {group: [f"model.{name}" for name in names] for group, names in self.model.layer_groups().items()}
+        for name, part in (("alignment", self.loss), ("teacher", self.teacher)):
+            prefix = "loss" if name == "alignment" else "teacher"
+            own = [] if part is None else [f"{prefix}.{key}" for key, _ in part.named_parameters()]
+            if own:
+                groups[name] = own
+        return groups
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        return self.model.predict(x)
+
+    def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and logits (N, K)."""
+        features = self.model.backbone(x).pooled
+        return features, self.model.head(features)
+
+    def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
+        if self.training and self.teacher is not None:
+            self._follow()
+        source, target = batches.get("source"), batches.get("target")
+        view: DomainView | None = None
+        total: Tensor | None = None
+        logs: dict[str, float | Tensor] = {}
+        if source is not None:
+            x = source.x
+            if self.training and self.restyle > 0 and target is not None:
+                x = fourier_restyle(x, target.x, self.restyle)
+            features, logits = self.views(x)
+            assert source.y is not None, "the source stream carries labels"
+            total = self._supervised(logits.float(), source.y)
+            view = DomainView(features, logits, source.y)
+            logs["source_loss"] = total.detach()
+        if self.loss is not None and target is not None:
+            term = self.loss(*self._pair(view, target.x), progress)
+            logs["alignment"] = term.detach()
+            total = self.weight * term if total is None else total + self.weight * term
+        assert total is not None, "there is a source, or a loss over the target"
+        return StepOutput(total, logs)
+
+    def _pair(self, source: DomainView | None, x: Tensor) -> tuple[DomainView, DomainView]:
+        assert self.loss is not None
+        features, logits = self.views(x)
+        strong = self.views(strengthen(x))[1] if self.loss.needs_strong else None
+        teacher = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher = self.teacher.predict(x)  # type: ignore[operator]
+        target = DomainView(features, logits, None, strong, teacher)
+        if source is None:
+            source = DomainView(features[:0], logits[:0], None)
+        return source, target
+
+    def _supervised(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weights = self.model.class_weights
+        return F.cross_entropy(
+            logits,
+            labels,
+            weight=weights if isinstance(weights, Tensor) else None,
+            label_smoothing=self.smoothing,
+        )
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        assert self.teacher is not None
+        for own, follows in zip(self.model.state_dict().values(), self.teacher.state_dict().values(), strict=True):
+            if follows.is_floating_point():
+                follows.lerp_(own.detach(), 1 - TEACHER_DECAY)
+            else:
+                follows.copy_(own)

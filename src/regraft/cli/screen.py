@@ -1,0 +1,91 @@
+"""What a person sees: lines and one progress bar on stderr, results on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from regraft.cli.app import err, out
+
+
+def show_report(run: Path, as_json: bool) -> None:
+    from regraft.report.schema import read_report
+
+    found = read_report(run)
+    if as_json:
+        print((run / "report.json").read_text(encoding="utf-8"), end="")
+        return
+    out.print(f"\n[bold]{escape(found.verdict)}[/]\n")
+    view = Table(
+        "candidate",
+        found.metric.replace("_", " "),
+        "95 % interval",
+        "validation",
+        "seconds",
+        "trained",
+        box=None,
+        header_style="bold",
+    )
+    for c in found.candidates:
+        low, high = c.interval
+        view.add_row(
+            f"{escape(c.name)}{' *' if c.chosen else ''}",
+            figure(c.value), f"{figure(low)} – {figure(high)}", figure(c.validation),
+            "" if c.seconds is None else f"{c.seconds:.0f}",
+            "" if c.trained_parameters is None else f"{c.trained_parameters:,}",
+        )  # fmt: skip
+    out.print(view)
+    out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
+    for alarm in found.alarms:
+        out.print(f"[yellow]Alarm:[/] {escape(alarm)}")
+    out.print(f"Report: {escape(str(run / 'report.html'))}")
+
+
+def figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+class Screen:
+    """Lines and one progress bar on stderr; on a terminal only the bar moves, elsewhere it is left out."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+            transient=True,
+        )
+        self._task: Any = None
+        from regraft.recipes.listener import Listener
+
+        screen = self
+
+        class Shown(Listener):
+            def say(self, text: str) -> None:
+                err.print(escape(text))
+
+            def progress(
+                self, what: str, done: float, total: float, *, rate: str = "", remaining_s: float | None = None
+            ) -> None:
+                screen.move(what, done, total, rate, remaining_s)
+
+        self.listener = Shown()
+
+    def move(self, what: str, done: float, total: float, rate: str, remaining_s: float | None) -> None:
+        left = "" if remaining_s is None else f"{int(remaining_s) // 60}:{int(remaining_s) % 60:02d} left"
+        note = "  ".join(part for part in (rate, left) if part)
+        if self._task is None:
+            self._task = self._bar.add_task("", total=1, note="")
+        self._bar.update(self._task, description=escape(what), completed=done, total=max(total, 1e-9), note=note)
+
+    def __enter__(self) -> Screen:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

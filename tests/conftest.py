@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+Shell = Callable[..., tuple[int, str, str]]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PICTURES_PER_CLASS = 12
@@ -51,3 +53,24 @@ def pictures(tmp_path: Path) -> Path:
             picture = Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC)
             picture.save(folder / name / f"{number:02d}.png")
     return folder
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
+    """Run `regraft …` in this process, in an empty folder; gives exit code, stdout and stderr."""
+    from regraft import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["regraft", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    return call

@@ -12,12 +12,12 @@ import torch
 from regraft.adaptation.base import DomainLoss, losses
 from regraft.adaptation.dynamic import DDAN
 from regraft.adaptation.kernels import GaussianKernel, joint_distances, squared_mmd
-from regraft.adaptation.moments import CMD, CORAL, DAN, DDC, JAN
+from regraft.adaptation.moments import CMD, DAN, DDC, JAN, DeepCORAL
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
 
 D, K = 3, 4
-NAMES = ("DDC", "DAN", "JAN", "CORAL", "CMD", "DDAN")
+NAMES = ("DDC", "DAN", "JAN", "DeepCORAL", "CMD", "DDAN")
 Arrays = dict[str, np.ndarray]
 Formula = Callable[[Arrays], float]
 
@@ -172,7 +172,7 @@ CASES: dict[str, tuple[DomainLoss, Callable[[Arrays], Formula]]] = {
     "DAN mean": (DAN(D, 0, rule="mean"), lambda a: dan(a, middle=np.mean)),
     "DAN biased": (DAN(D, 0, unbiased=False), lambda a: dan(a, unbiased=False)),
     "JAN": (JAN(D, K), jan),
-    "CORAL": (CORAL(D, 0), coral),
+    "DeepCORAL": (DeepCORAL(D, 0), coral),
     "CMD": (CMD(D, 0), cmd),
     "CMD bounded": (CMD(D, 0, order=3, bounds=(-3, 5)), lambda a: cmd(a, order=3, width=8)),
     "DDAN": (DDAN(D, K), ddan),
@@ -290,7 +290,7 @@ def test_impossible_options_are_refused(build: Callable[[], DomainLoss]) -> None
 
 @pytest.mark.parametrize(
     "loss",
-    [CORAL(D, 0), CMD(D, 0), DDC(D, 0), DAN(D, 0, unbiased=False), JAN(D, K, unbiased=False)],
+    [DeepCORAL(D, 0), CMD(D, 0), DDC(D, 0), DAN(D, 0, unbiased=False), JAN(D, K, unbiased=False)],
     ids=lambda loss: type(loss).__name__,
 )
 def test_identical_samples_are_aligned(loss: DomainLoss) -> None:

@@ -93,7 +93,7 @@ def test_the_term_is_added_with_its_weight() -> None:
     source, target = Batch(pictures(6), torch.arange(6) % K), Batch(pictures(8, seed=2))
     model = lenet()
     plain = Adaptation(model, None).eval()({"source": source}, 0.5).loss
-    loss = losses.get("CORAL")(256, K)
+    loss = losses.get("DeepCORAL")(256, K)
     whole = Adaptation(model, loss, weight=7.0).eval()
     out = whole({"source": source, "target": target}, 0.5)
     with torch.no_grad():

@@ -6,18 +6,16 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from regraft import cli
+from conftest import Shell
 from regraft.report.schema import read_report
 
 FAST = ["--backbone", "scion:size=64", "--epochs", "1", "--threads", "2"]
-Shell = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +46,6 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     runs = tmp_path_factory.mktemp("runs")
     return fit(pictures, runs=runs, backbone="scion:size=64", epochs=1, threads=2).path
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
-    """Run `regraft …` in this process, in an empty folder; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["regraft", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return call
 
 
 def test_fit_prints_json_alone_on_stdout(pictures: Path, shell: Shell, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from regraft.core.types import DomainView, Validator
 LEAST_GAP = 0.3
 #: Share of half-samples in which a validator must prefer the adapted model for its vote to count.
 CREDIBLE = 0.95
-HALVES = 40
+HALVES = 20
 #: Rows of each domain that a vote looks at.
-ROWS = 600
+ROWS = 400
 #: How much of the way from chance to the source's own accuracy the reverse classifier must keep.
 LEAST_REVERSE = 0.5
 
@@ -77,7 +77,7 @@ def vote(
     *,
     seed: int = 0,
 ) -> Vote:
-    """Compare two models on the same pictures: over all rows, and over 40 half-samples of at most 600 rows.
+    """Compare two models on the same pictures: over all rows, and over 20 half-samples of at most 400 rows.
 
     adapted, control: (source view, target view), rows in the same order. A half-sample keeps every row at most once, so
     validators that compare rows with each other see no copies.

@@ -135,8 +135,8 @@ class JAN(DomainLoss):
         return squared_mmd(joint, len(x), unbiased=self.unbiased)
 
 
-@losses.register("CORAL")
-class CORAL(DomainLoss):
+@losses.register("DeepCORAL")
+class DeepCORAL(DomainLoss):
     """Squared Frobenius distance between the two feature covariances, over 4 D².
 
     Paper: Sun & Saenko, "Deep CORAL", ECCV workshops 2016, arXiv:1607.01719, eq. 1. Reads source.features (N, D) and
@@ -149,7 +149,7 @@ class CORAL(DomainLoss):
     default_weight = 100.0
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
-        x, y = both_features(source, target, "CORAL")
+        x, y = both_features(source, target, "DeepCORAL")
         gap = covariance(x) - covariance(y)
         return gap.square().sum() / (4 * gap.shape[0] ** 2)
 

@@ -152,7 +152,7 @@ class TENT(_TargetAlone):
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
-    """Cross-entropy over the chosen samples (M,) bool; each class that occurs weighs the same. 0 where none is chosen."""
+    """Cross-entropy over the chosen samples (M,) bool; every class that occurs weighs the same; 0 for no sample."""
     if not bool(chosen.any()):
         return logits.sum() * 0.0
     each = F.cross_entropy(logits[chosen], labels[chosen], reduction="none")

@@ -12,11 +12,14 @@ def as_float(x: Tensor) -> Tensor:
 
 
 def strengthen(x: Tensor) -> Tensor:
-    """A heavily altered view of pictures (N, 3, H, W): each with its own brightness, contrast, colour and a hole.
+    """A heavily altered view of pictures (N, 3, H, W), each with its own brightness, contrast, colour and a hole.
 
     In the spirit of RandAugment with Cutout (arXiv:1909.13719, arXiv:1708.04552) as FixMatch uses them, on the device
-    and without a loop over pictures. Half of the pictures lose their colour to some degree. Float in [0, 1].
+    and without a loop over pictures. Half of the pictures lose their colour to some degree. Float in [0, 1]. Vectors
+    (N, D) lose three tenths of their coordinates.
     """
+    if x.dim() == 2:
+        return torch.nn.functional.dropout(x, 0.3)
     x = as_float(x)
     n, _, height, width = x.shape
 

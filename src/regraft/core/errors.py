@@ -60,7 +60,8 @@ class MissingExtraError(RegraftError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that no registry has: the nearest match, then the list (at most 40 names)."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    meant = f" Did you mean {near[0]!r}?" if near else ""
+    lower = {known_name.lower(): known_name for known_name in reversed(names)}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    meant = f" Did you mean {lower[near[0]]!r}?" if near else ""
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
     return UsageError(f"There is no {kind} {name!r}.{meant} Known: {shown}.")

@@ -179,7 +179,7 @@ def fit(
         if distributed:
             over = bool(fabric.broadcast(over))
         if on_step is not None and machine.is_first:
-            on_step(_record(state, settings, feeder.steps_per_epoch, loss, lr, {}))
+            on_step(_record(state, settings, feeder.steps_per_epoch, loss, lr, {}, stepper.logs))
         due = settings.evaluate_every and state.step % settings.evaluate_every == 0
         if due or state.step == settings.steps or over:
             judge(loss, lr)
@@ -213,6 +213,8 @@ class _Stepper:
     settings: FitSettings
     machine: Machine
     state: _State
+    #: What the task said beside the last loss.
+    logs: dict[str, float] = field(default_factory=dict)
 
     def step(self, micro: list[dict[str, Any]], progress: float, trains: set[str]) -> float:
         """One optimiser step per phase over the given batches, and the mean loss over phases and processes.
@@ -251,6 +253,7 @@ class _Stepper:
                 share = output.loss * (weight / max(whole, 1e-12))
                 fabric.backward(share)
             total += float(share.detach())
+            self.logs.update({name: float(value) for name, value in output.logs.items()})
         # One loss for all processes: each must take the same decision about a loss that is no number.
         total = self._process_mean(total)
         if fabric.world_size > 1:
@@ -301,7 +304,13 @@ def _healthy(state: _State, loss: float) -> bool:
 
 
 def _record(
-    state: _State, settings: FitSettings, steps_per_epoch: float, loss: float, lr: float, values: Mapping[str, float]
+    state: _State,
+    settings: FitSettings,
+    steps_per_epoch: float,
+    loss: float,
+    lr: float,
+    values: Mapping[str, float],
+    logs: Mapping[str, float] | None = None,
 ) -> StepRecord:
     per_step = state.elapsed_s / max(1, state.step)
     return StepRecord(
@@ -314,4 +323,5 @@ def _record(
         remaining_s=per_step * (settings.steps - state.step),
         elapsed_s=state.elapsed_s,
         values=values,
+        logs=dict(logs or {}),
     )

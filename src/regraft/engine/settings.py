@@ -44,7 +44,8 @@ class FitSettings:
 class StepRecord:
     """What the loop says after a step, or after an evaluation (then `values` has its figures).
 
-    rate: samples per second so far; remaining_s: at that rate, to the end of the plan.
+    rate: samples per second so far; remaining_s: at that rate, to the end of the plan. logs: what the task said beside
+    the loss of the last batch.
     """
 
     step: int
@@ -56,3 +57,4 @@ class StepRecord:
     remaining_s: float
     elapsed_s: float
     values: Mapping[str, float] = field(default_factory=dict)
+    logs: Mapping[str, float] = field(default_factory=dict)

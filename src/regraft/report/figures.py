@@ -77,22 +77,29 @@ def learning_curves(
     """Training and validation loss, and the validation metric, of one candidate; None where nothing was
     recorded.
 
-    lines: of metrics.jsonl, with any of epoch, step, train_loss, val_loss, val_metric; one pale line per
-    round where there are several.
+    lines: of metrics.jsonl, with any of epoch, step, train_loss, val_loss, val_metric, or of the adaptation's
+    source_loss and alignment; one pale line per round where there are several.
     """
     own = [line for line in lines if line.get("candidate") == candidate]
     axis = "epoch" if sum("epoch" in line for line in own) > 0 else "step"
     rounds = sorted({line.get("round") or 0 for line in own})
-    has = {
-        key: any(_number(line.get(key)) is not None for line in own) for key in ("train_loss", "val_loss", "val_metric")
-    }
-    panels = [keys for keys in (("train_loss", "val_loss"), ("val_metric",)) if any(has[key] for key in keys)]
+    groups = (("train_loss", "val_loss"), ("val_metric",), ("source_loss",), ("alignment",))
+    has = {key: any(_number(line.get(key)) is not None for line in own) for keys in groups for key in keys}
+    panels = [keys for keys in groups if any(has[key] for key in keys)]
     if not panels:
         return None
     looks = {
         "train_loss": (MUTED, "training"),
         "val_loss": (ACCENT, "validation"),
         "val_metric": (ACCENT, "validation"),
+        "source_loss": (MUTED, "source"),
+        "alignment": (ACCENT, "target"),
+    }
+    titles = {
+        "train_loss": "Loss",
+        "val_metric": f"Validation {metric_label}{', %' if percent else ''}",
+        "source_loss": "Loss on the source",
+        "alignment": "Alignment term, with the target",
     }
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6 if len(panels) == 2 else 4.4, 2.7), layout="constrained")
@@ -106,9 +113,7 @@ def learning_curves(
                         points = points * [1, 100]
                     if len(points):
                         _curve(axes, points, colour, label if index == 0 else "_", pale=len(rounds) > 1)
-            axes.set_title(
-                "Loss" if "val_metric" not in keys else f"Validation {metric_label}{', %' if percent else ''}"
-            )
+            axes.set_title(titles[keys[0]])
             axes.set_xlabel(axis)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.margins(x=0.02)

@@ -122,8 +122,8 @@ class Report(BaseModel):
     )
     validators: list[dict[str, Any]] = Field(
         default_factory=list,
-        description="adapt: per validator its score of the best candidate and of source-only, the share of half-samples "
-        "in which the former is higher, and the side that it takes",
+        description="adapt: per validator its score of the best candidate and of source-only, the share of half-"
+        "samples in which the former is higher, and the side that it takes",
     )
     distance: dict[str, Any] = Field(
         default_factory=dict, description="adapt: distances between the domains, 'before' and 'after'"

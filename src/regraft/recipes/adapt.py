@@ -1,0 +1,259 @@
+"""`regraft adapt`: labels in one domain, none in the other; the model for the other that the evidence supports.
+
+Order: audit of both domains, the source-only probe (the first answer), shallow methods on cached features, then
+source-only training and the methods for as many steps. Which candidate is kept is decided by label-free validators and
+the negative-transfer alarm; `--oracle` is read after that decision.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from regraft.adaptation.base import losses
+from regraft.adaptation.shallow import shallow
+from regraft.adaptation.statistics import has_statistics
+from regraft.backbones import create
+from regraft.backbones.catalogue import parse
+from regraft.core.environment import command_line, describe
+from regraft.core.errors import RegraftError, UsageError, unknown_name
+from regraft.core.files import read_json, write_json
+from regraft.core.rundir import RunDirectory, artifact_of
+from regraft.deploy.packing import unpack
+from regraft.engine import launch
+from regraft.recipes.adapt_answers import Adapted
+from regraft.recipes.adapt_candidates import SOURCE_ONLY, AdaptBench
+from regraft.recipes.adapt_choice import chosen_validators, decide
+from regraft.recipes.adapt_config import AUTO, AdaptConfig
+from regraft.recipes.adapt_features import ADABN, FeatureCandidates
+from regraft.recipes.adapt_outcome import conclude_adaptation
+from regraft.recipes.budget import Clock
+from regraft.recipes.domains import Labelled, Oracle, Unlabelled, read_labelled, read_oracle, read_unlabelled
+from regraft.recipes.listener import Listener
+from regraft.tasks.classification import Classification
+
+#: Without --budget and --epochs: pictures that pass per trained candidate, between 5 and 30 epochs of them.
+USUAL_PICTURES = 8000
+RESERVE_S = 15.0
+
+
+def run_adapt(
+    config: AdaptConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
+) -> Path:
+    """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
+    listener = listener or Listener()
+    methods = method_names(config)
+    chosen_validators(config.validators, with_source=config.source_free is None)
+    if config.source_free is None:
+        parse(config.backbone)
+    machine = launch(
+        device=config.device,
+        devices=config.devices,
+        precision=config.precision,
+        seed=config.seed,
+        deterministic=config.deterministic,
+    )
+    listener = listener if machine.is_first else Listener()
+
+    def look(done: int, total: int) -> None:
+        assert listener is not None
+        listener.progress("Looking at the pictures", done, total)
+
+    source = None
+    if config.source:
+        source = read_labelled(
+            config.source, table=config.table, image=config.image, label=config.label, group=config.group,
+            max_bad=config.max_bad, seed=config.seed, progress=look,
+        )  # fmt: skip
+    target = read_unlabelled(config.target, max_bad=config.max_bad, progress=look)
+    model, classes, backbone_name = _start(config, source)
+    oracle = None if config.oracle is None else read_oracle(config.oracle, classes, max_bad=config.max_bad)
+    data = f"{config.source[0].resolve().name if config.source else 'run'}_to_{config.target[0].resolve().name}"
+
+    def open_() -> tuple[Path, bool]:
+        run, resumed = RunDirectory.open(runs, "adapt", data, backbone_name, config.plain(), fresh=fresh)
+        return run.path, resumed
+
+    path, resumed = machine.fabric.broadcast(open_() if machine.is_first else (Path(), False))
+    run = RunDirectory(path)
+    bench = AdaptBench(config, source, target, model, classes, machine, run, listener)
+    if not machine.is_first:
+        _Adapting(bench, methods, oracle, Clock(run)).everything()
+        return run.path
+    with run.locked():
+        if resumed:
+            listener.say(f"Taking up {run.path} where it stopped.")
+        run.point_last()
+        write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
+        _tell(source, target, oracle, listener)
+        try:
+            _Adapting(bench, methods, oracle, Clock(run)).everything()
+        except RegraftError as error:
+            run.failed(str(error))
+            raise
+    return run.path
+
+
+def method_names(config: AdaptConfig) -> tuple[str, ...]:
+    """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
+    known = {*losses.names(), *shallow.names(), "AdaBN"}
+    names = tuple(dict.fromkeys(n for name in config.methods for n in (AUTO if name == "auto" else (name,))))
+    for name in names:
+        if name not in known:
+            raise unknown_name("adaptation method", name, {*known, "auto"})
+    if config.source_free is None:
+        return names
+    alone = [n for n in names if n == "AdaBN" or (n in losses and not losses.get(n).needs_source)]
+    if not alone or (config.methods != ("auto",) and len(alone) < len(names)):
+        able = sorted({"AdaBN", *(n for n in losses if not losses.get(n).needs_source)})
+        raise UsageError(f"Without source pictures only {', '.join(able)} can work; {', '.join(names)} came.")
+    return tuple(alone)
+
+
+def _start(config: AdaptConfig, source: Labelled | None) -> tuple[Classification, tuple[str, ...], str]:
+    """The model to begin with, its classes, and the backbone's name."""
+    if config.source_free is not None:
+        packed = unpack(artifact_of(config.source_free))
+        return packed.task, packed.labels, str(packed.manifest["backbone"]["name"])
+    assert source is not None
+    backbone = create(config.backbone, config.weights)
+    return Classification(backbone, len(source.classes)), source.classes, config.backbone.partition(":")[0]
+
+
+def _tell(source: Labelled | None, target: Unlabelled, oracle: Oracle | None, listener: Listener) -> None:
+    if source is not None:
+        listener.say(f"Source: {len(source.source)} pictures in {len(source.classes)} classes.")
+    listener.say(f"Target: {len(target.source)} pictures; their folders' names are not read as labels.")
+    for name, report in (("source", source.audit if source else None), ("target", target.audit)):
+        for finding in report.findings if report else ():
+            if finding.severity != "info":
+                listener.say(f"  {finding.severity} ({name}): {finding.sentence}")
+    if oracle is not None:
+        left = f"; {oracle.unknown} of other classes are left out" if oracle.unknown else ""
+        listener.say(f"Oracle: {len(oracle.labels)} labelled target pictures, for the figures alone{left}.")
+
+
+@dataclass
+class _Adapting:
+    """One adaptation on its way through the candidates."""
+
+    bench: AdaptBench
+    methods: tuple[str, ...]
+    oracle: Oracle | None
+    clock: Clock
+    first_s: float | None = None
+
+    def everything(self) -> None:
+        bench = self.bench
+        candidates = self._on_features()
+        if bench.source is None or not bench.pretrained or bench.config.tune == "network":
+            candidates += self._trained(self._steps())
+        decision = decide(bench, candidates)
+        for line in decision.lines:
+            bench.listener.say(line)
+        if bench.machine.is_first:
+            # From here on nothing is chosen any more: the oracle's labels may be read.
+            conclude_adaptation(
+                bench, candidates, decision, self.oracle, first_s=self.first_s, spent=self.clock.spent,
+                command=command_line(),
+            )  # fmt: skip
+            shutil.rmtree(bench.run.path / "work", ignore_errors=True)
+            bench.run.done()
+
+    def _on_features(self) -> list[Adapted]:
+        """The first answer, and with `tune` on features every method that was asked for, in seconds each."""
+        bench = self.bench
+        if bench.source is None:
+            found = bench.answers(SOURCE_ONLY, bench.model, 0.0, 0, 0)
+            bench.keep(found, bench.model)
+            return [found]
+        if not bench.pretrained:
+            return []
+        stage = FeatureCandidates(bench)
+        candidates = [stage.probe()]
+        self._first_answer(candidates[0])
+        if bench.config.tune == "network":
+            return candidates
+        candidates.append(self._done(stage.trained(SOURCE_ONLY)))
+        for name in self.methods:
+            if name in shallow:
+                candidates.append(self._done(stage.shallow(name)))
+            elif name == ADABN and stage.own:
+                candidates.append(self._done(stage.adabn()))
+            elif name in losses:
+                candidates.append(self._done(stage.trained(name)))
+        return candidates
+
+    def _first_answer(self, found: Adapted) -> None:
+        assert self.bench.source is not None and found.source_logits is not None
+        held = self.bench.source.labels[self.bench.source.held]
+        own = float((found.source_logits.argmax(1) == held).mean())
+        self.first_s = self.clock.spent()
+        self.bench.listener.say(
+            f"First answer after {self.first_s:.1f} s: a probe on the source, {own:.1%} on {len(held)} held-out "
+            "source pictures; how it does on the target is not known."
+        )
+        self.clock.keep()
+
+    def _steps(self) -> tuple[int, list[str]]:
+        """Steps of each trained candidate, and the methods that the budget reaches; written down for a resume."""
+        bench, config = self.bench, self.bench.config
+        trained = [n for n in self.methods if n in losses]
+        path = bench.run.path / "work" / "schedule.json"
+        if bench.machine.fabric.broadcast(path.is_file()):
+            plan = read_json(path)
+            return int(plan["steps"]), list(plan["methods"])
+        leading = "source" if bench.source is not None else "target"
+        stream = bench.streams(source=bench.source is not None, target=bench.source is None)[leading]
+        usual = float(np.clip(USUAL_PICTURES / max(1, len(stream) * stream.batch_size), 5, 30))
+        epochs = config.epochs if config.epochs is not None else usual
+        if config.budget_s is not None and config.epochs is None:
+            epoch_s = bench.epoch_seconds() if bench.source is not None else 1.0
+            left = config.budget_s * 0.95 - self.clock.spent() - RESERVE_S
+            trained, epochs = _within(left, epoch_s, usual, trained)
+            bench.listener.say(
+                f"Budget {config.budget_s:.0f} s: {epochs:.1f} epochs (about {epoch_s:.1f} s each) for "
+                f"{', '.join([SOURCE_ONLY, *trained]) if epochs else 'nothing: the cached features decide'}."
+            )
+        steps = round(epochs * len(stream))
+        steps, trained = bench.machine.fabric.broadcast((steps, trained))
+        if bench.machine.is_first:
+            write_json(path, {"steps": steps, "methods": trained})
+        return steps, trained
+
+    def _trained(self, plan: tuple[int, list[str]]) -> list[Adapted]:
+        steps, methods = plan
+        bench = self.bench
+        found: list[Adapted] = []
+        if bench.source is None:
+            start = bench.model
+        elif steps > 0:
+            found.append(self._done(bench.train(SOURCE_ONLY, steps, bench.model, None)))
+            start = bench.load(SOURCE_ONLY)
+        else:
+            start = bench.model
+        if "AdaBN" in self.methods and has_statistics(bench.model.backbone):
+            found.append(self._done(bench.adabn(start)))
+        for name in methods if steps > 0 else ():
+            found.append(
+                self._done(bench.train(name, steps, start if losses.get(name).continues else bench.model, None))
+            )
+        return found
+
+    def _done(self, found: Adapted) -> Adapted:
+        self.clock.keep()
+        self.bench.listener.say(f"{found.name}: {found.seconds:.1f} s.")
+        return found
+
+
+def _within(left_s: float, epoch_s: float, usual: float, methods: list[str]) -> tuple[list[str], float]:
+    """As many methods, cheap to costly, as get at least half the usual epochs; source-only costs half an epoch each."""
+    for count in range(len(methods), 0, -1):
+        possible = left_s / (epoch_s * (count + 0.5) * 1.1)
+        if possible >= usual / 2:
+            return methods[:count], min(usual, possible)
+    possible = left_s / (epoch_s * 0.5 * 1.1)
+    return [], min(usual, possible) if possible >= 1 else 0.0

@@ -1,0 +1,323 @@
+"""The candidates of an adaptation: source-only first, then every method, each under the same number of steps.
+
+What a candidate leaves is its model, and the features and logits that it gives for the held-out source pictures and for
+all target pictures: all that a validator may look at. A finished candidate is never computed twice; a resumed run reads
+`work/<name>/`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from regraft.adaptation.base import losses
+from regraft.adaptation.rules import rules_for
+from regraft.adaptation.self_training import SHOT
+from regraft.adaptation.statistics import has_statistics, recalibrate
+from regraft.adaptation.task import Adaptation
+from regraft.backbones.base import ImageBackbone
+from regraft.backbones.fast import fast_features
+from regraft.core.rundir import RunDirectory
+from regraft.core.types import Task
+from regraft.data.split import fold_of
+from regraft.data.stream import PictureStore, PictureStream
+from regraft.data.transform import EvalTransform, TrainTransform
+from regraft.engine import FitSettings, Machine, StepRecord, fit, predict
+from regraft.recipes.adapt_answers import Adapted, read_answers, write_answers
+from regraft.recipes.adapt_config import AdaptConfig
+from regraft.recipes.domains import Labelled, Unlabelled
+from regraft.recipes.listener import Listener
+from regraft.strategies import Plan, ProbeHead, RuleStrategy, fit_probe
+from regraft.tasks.classification import Classification, balanced_weights
+
+SOURCE_ONLY = "source-only"
+#: The source-only head on the pretrained features, before any training: the first answer.
+PROBE = "source-only probe"
+#: Base rates for AdamW at a batch of 32, for a pretrained network and for a random one.
+PRETRAINED_LR, RANDOM_LR = 1e-4, 1e-3
+
+
+class AdaptBench:
+    """One run's domains, backbone and streams, and the making of candidates."""
+
+    def __init__(
+        self,
+        config: AdaptConfig,
+        source: Labelled | None,
+        target: Unlabelled,
+        model: Classification,
+        classes: tuple[str, ...],
+        machine: Machine,
+        run: RunDirectory,
+        listener: Listener,
+    ) -> None:
+        self.config, self.source, self.target = config, source, target
+        self.model, self.classes = model, classes
+        self.machine, self.run, self.listener = machine, run, listener
+        self.spec = model.backbone.input_spec
+        self.pretrained = bool(model.backbone.provenance) or source is None
+        self._stores: dict[str, PictureStore] = {}
+        #: The who-trains tables of trained candidates.
+        self.plans: dict[str, str] = {}
+
+    # ---- streams ------------------------------------------------------------------------------------------------
+
+    def plain(self, paths: tuple[Path, ...]) -> PictureStream:
+        """Each picture once, without a label, with the weights' own preprocessing."""
+        return PictureStream(list(paths), None, EvalTransform(self.spec), batch_size=32, threads=self.config.threads)
+
+    def _training(self, which: str, paths: list[Path], labels: np.ndarray | None) -> PictureStream:
+        config = self.config
+        if which not in self._stores:
+            side = round(max(self.spec.shape[1:]) * 1.4)
+            self._stores[which] = PictureStore(paths, short_side_px=side)
+        transform = TrainTransform(self.spec, scale=(config.crop_scale, 1.0), flip=config.flip, colour=config.colour)
+        fabric = self.machine.fabric
+        return PictureStream(
+            paths,
+            labels,
+            transform,
+            batch_size=max(2, min(config.batch_size, len(paths)) // fabric.world_size),
+            shuffle=True,
+            seed=config.seed + (1 if which == "target" else 0),
+            drop_last=True,
+            threads=config.threads,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            store=self._stores[which],
+        )
+
+    def streams(self, *, source: bool, target: bool) -> dict[str, PictureStream]:
+        """The training streams; the first one sets the length of an epoch."""
+        found: dict[str, PictureStream] = {}
+        if source:
+            assert self.source is not None
+            paths = [self.source.source.pictures[i].path for i in self.source.train]
+            found["source"] = self._training("source", paths, self.source.labels[self.source.train])
+        if target:
+            found["target"] = self._training("target", list(self.target.source.paths), None)
+        return found
+
+    # ---- features and answers -----------------------------------------------------------------------------------
+
+    def features(self, backbone: ImageBackbone, paths: tuple[Path, ...], what: str) -> np.ndarray:
+        """Pooled features (N, D) float32 by the quickest engine that agrees with the network."""
+        quick = fast_features(backbone, device=self.machine.device, n_pictures=len(paths))
+        started = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            elapsed = max(1e-6, time.monotonic() - started)
+            rate = f"{done / total * len(paths) / elapsed:.0f} pictures/s"
+            self.listener.progress(what, done, total, rate=rate, remaining_s=elapsed / done * (total - done))
+
+        found = predict(backbone, self.plain(paths), self.machine, call=quick, on_batch=tell).outputs
+        return found.numpy()
+
+    def source_paths(self, indices: np.ndarray) -> tuple[Path, ...]:
+        assert self.source is not None
+        return tuple(self.source.source.pictures[i].path for i in indices)
+
+    def answers(self, name: str, model: Classification, seconds: float, parameters: int, steps: int) -> Adapted:
+        """The model's features and logits for held-out source and whole target."""
+        weight = model.head.weight.detach().cpu().numpy().astype(np.float64)
+        bias = model.head.bias.detach().cpu().numpy().astype(np.float64)
+        target = self.features(model.backbone, self.target.source.paths, f"{name}: target")
+        held = None
+        if self.source is not None:
+            held = self.features(model.backbone, self.source_paths(self.source.held), f"{name}: source")
+        return Adapted(
+            name,
+            seconds,
+            parameters,
+            target,
+            target @ weight.T + bias,
+            held,
+            None if held is None else held @ weight.T + bias,
+            steps,
+        )
+
+    # ---- candidates on cached features --------------------------------------------------------------------------
+
+    def head(self, features: np.ndarray, indices: np.ndarray) -> ProbeHead:
+        """A linear head on source features (N, D) of these source pictures."""
+        assert self.source is not None
+        labels = self.source.labels[indices]
+        units = [self.source.source.pictures[i].group or self.source.facts[i].sha256 for i in indices]
+        folds = fold_of(units, labels, max(2, min(5, int(np.bincount(labels).min()))), self.config.seed)
+        return fit_probe(features, labels, folds, len(self.classes))
+
+    def with_head(self, backbone: ImageBackbone, weight: np.ndarray, bias: np.ndarray) -> Classification:
+        """A classifier of its own copy of the backbone and this head."""
+        model = Classification(copy.deepcopy(backbone), len(self.classes))
+        model.set_head(torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias.astype(np.float32)))
+        return model
+
+    # ---- trained candidates -------------------------------------------------------------------------------------
+
+    def task(self, name: str, start: Classification) -> Adaptation:
+        """A fresh task for a candidate, from the weights of `start`."""
+        config = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed + 1)
+            loss = None if name == SOURCE_ONLY else losses.get(name)(start.backbone.feature_dim, len(self.classes))
+            model = Classification(copy.deepcopy(start.backbone), len(self.classes), class_weights=self.class_weights())
+            model.load_state_dict({**model.state_dict(), **start.state_dict()})
+            return Adaptation(model, loss, weight=config.weight, restyle=config.restyle, smoothing=config.smoothing)
+
+    def plan(self, task: Adaptation, batch: int) -> Plan:
+        config = self.config
+        base = config.lr or (PRETRAINED_LR if self.pretrained else RANDOM_LR)
+        rules = rules_for(task, pretrained=self.pretrained, last=config.last)
+        return RuleStrategy(rules).plan(task, base * math.sqrt(batch / 32))
+
+    def train(self, name: str, steps: int, start: Classification, limit_s: float | None) -> Adapted:
+        """Train one candidate for `steps` steps from `start`, and put the target's statistics into it."""
+        folder = self._folder(name)
+        if self.machine.fabric.broadcast((folder / "result.json").is_file()):
+            return self.read(name)
+        with_source = self.source is not None and (name == SOURCE_ONLY or not losses.get(name).continues)
+        both = {"source": with_source, "target": name != SOURCE_ONLY or self.config.restyle > 0}
+        streams = self.streams(**both)
+        task = self.task(name, start)
+        first = next(iter(streams.values()))
+        plan = self.plan(task, first.batch_size * self.machine.fabric.world_size)
+        self.plans[name] = str(plan)
+        per_epoch = len(first)
+        if isinstance(task.loss, SHOT):
+            self._centres(task)
+        settings = FitSettings(
+            steps=steps,
+            weight_decay=self.config.weight_decay,
+            clip_norm=self.config.clip_norm,
+            evaluate_every=per_epoch if isinstance(task.loss, SHOT) else 0,
+            limit_s=limit_s,
+            checkpoint_every_s=self.config.checkpoint_every_s,
+            seed=self.config.seed,
+        )
+        result = fit(
+            task,
+            streams,
+            plan,
+            settings,
+            self.machine,
+            evaluate=self._centres if isinstance(task.loss, SHOT) else None,
+            on_step=self.teller(name, steps),
+            checkpoints=folder / "checkpoints",
+        )
+        model = task.model.cpu().eval()
+        if name != SOURCE_ONLY:
+            self.own_statistics(model.backbone, self.target.source.paths)
+        found = self.answers(name, model, result.seconds, plan.trained_parameters, result.steps)
+        self.keep(found, model)
+        return found
+
+    def adabn(self, start: Classification) -> Adapted:
+        """The trained model `start` with the target's statistics."""
+        if (self._folder("AdaBN") / "result.json").is_file():
+            return self.read("AdaBN")
+        started = time.monotonic()
+        model = copy.deepcopy(start).cpu().eval()
+        self.own_statistics(model.backbone, self.target.source.paths)
+        found = self.answers("AdaBN", model, 0.0, 0, 0)
+        found.seconds = time.monotonic() - started
+        self.keep(found, model)
+        return found
+
+    def own_statistics(self, backbone: ImageBackbone, paths: tuple[Path, ...]) -> None:
+        """Statistics of these pictures into the batch-normalisation layers of the backbone, where it has any."""
+        if has_statistics(backbone):
+            backbone.to(self.machine.device)
+            stream = PictureStream(
+                list(paths), None, EvalTransform(self.spec), batch_size=64, shuffle=True, seed=self.config.seed,
+                threads=self.config.threads,
+            )  # fmt: skip
+            recalibrate(backbone, (batch.x.to(self.machine.device) for batch in stream.epoch(0)))
+            backbone.cpu()
+
+    def epoch_seconds(self) -> float:
+        """Measured seconds of one epoch over both streams: three steps, the first to warm up."""
+        task = self.task("entropy", self.model)
+        streams = self.streams(source=True, target=True)
+        marks: list[float] = []
+        settings = FitSettings(steps=3, warmup=0.0, seed=self.config.seed)
+        fit(task, streams, self.plan(task, self.config.batch_size), settings, self.machine,
+            on_step=lambda r: marks.append(r.elapsed_s))  # fmt: skip
+        return max(1e-4, (marks[-1] - marks[0]) / 2) * len(streams["source"])
+
+    def _centres(self, task: Task) -> tuple[float, Mapping[str, float]]:
+        """SHOT's class centres over the whole target; the score only says that later is better."""
+        assert isinstance(task, Adaptation) and isinstance(task.loss, SHOT)
+        task.to(self.machine.device)
+        dim = task.model.backbone.feature_dim
+
+        def both(x: Tensor) -> Tensor:
+            return torch.cat(task.views(x), dim=1)
+
+        found = predict(task, self.plain(self.target.source.paths), self.machine, call=both).outputs
+        task.loss.find_centres(found[:, :dim].to(self.machine.device), found[:, dim:].to(self.machine.device))
+        return float(task.loss.refreshed), {}
+
+    def class_weights(self) -> Tensor | None:
+        """Weights (K,) of the source's classes, None where they are about even."""
+        if self.source is None:
+            return None
+        counts = np.bincount(self.source.labels[self.source.train], minlength=len(self.classes))
+        if counts.max() < 1.5 * max(1, counts.min()):
+            return None
+        return balanced_weights(torch.from_numpy(counts))
+
+    # ---- on disk ------------------------------------------------------------------------------------------------
+
+    def _folder(self, name: str) -> Path:
+        return self.run.path / "work" / name.replace(" ", "_")
+
+    def keep(self, found: Adapted, model: Classification) -> None:
+        """Leave a candidate on disk; only the first process writes."""
+        if self.machine.is_first:
+            write_answers(self._folder(found.name), found, model)
+
+    def read(self, name: str) -> Adapted:
+        """A finished candidate's answers."""
+        return read_answers(self._folder(name))
+
+    def load(self, name: str) -> Classification:
+        """A finished candidate's model."""
+        model = Classification(copy.deepcopy(self.model.backbone), len(self.classes))
+        model.load_state_dict(load_file(self._folder(name) / "model.safetensors"))
+        return model.eval()
+
+    def teller(self, name: str, steps: int) -> Any:
+        """What shows a training's steps and writes its curves."""
+        running: dict[str, list[float]] = {}
+        every = max(1, steps // 100)
+
+        def tell(record: StepRecord) -> None:
+            if record.values:
+                return
+            self.listener.progress(
+                f"{name}: epoch {record.epoch:.1f}, loss {record.loss:.3f}",
+                record.step,
+                record.steps,
+                rate=f"{record.rate:.0f} pictures/s",
+                remaining_s=record.remaining_s,
+            )
+            for key, value in record.logs.items():
+                running.setdefault(key, []).append(value)
+            if record.step % every == 0 or record.step == record.steps:
+                means = {key: round(float(np.mean(values)), 6) for key, values in running.items()}
+                running.clear()
+                self.run.log_metrics(
+                    candidate=name, step=record.step, epoch=round(record.epoch, 3),
+                    progress=round(record.step / record.steps, 4), elapsed_s=round(record.elapsed_s, 2), **means,
+                )  # fmt: skip
+
+        return tell

@@ -1,0 +1,215 @@
+"""Which candidate an adaptation keeps: validators rank them without a target label, then the alarm may overrule.
+
+Nothing here is given an oracle. `Decision` holds all that the report says about the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from regraft.adaptation.alarm import Alarm, Reverse, Vote, judge, vote
+from regraft.adaptation.distances import domain_distance
+from regraft.adaptation.validators import choose, collapsed, reverse_accuracy, validators
+from regraft.core.errors import UsageError, unknown_name
+from regraft.measure.calibration import fit_temperature
+from regraft.recipes.adapt_answers import Adapted
+from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
+
+#: Validators that choose unless told; source accuracy says nothing of the target, so it only has a column.
+CHOOSING = ("infomax", "SND", "BNM", "DEV", "entropy")
+
+
+@dataclass
+class Decision:
+    """The choice and its evidence. kept: "adapted" or "source_only"; name: of the candidate that is handed over."""
+
+    name: str
+    control: str
+    best: str
+    kept: str
+    why: str
+    scores: dict[str, dict[str, float]]
+    ranks: dict[str, float]
+    votes: dict[str, Vote]
+    reverse: Reverse | None
+    temperature: float
+    distance: dict[str, Any] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    next_steps: str = ""
+    plan: str = ""
+
+    @property
+    def helped(self) -> bool | None:
+        """True where adaptation is kept; None where source-only is: that it would have hurt is not known."""
+        return True if self.kept == "adapted" else None
+
+    def score(self, name: str) -> float | None:
+        """The mean rank by the validators, 1 = best."""
+        return self.ranks.get(name)
+
+    @property
+    def validators(self) -> list[dict[str, Any]]:
+        """Who said what about the best-ranked candidate against source-only."""
+        return [
+            {
+                "name": v,
+                "adapted": found.adapted,
+                "source_only": found.control,
+                "share": found.share,
+                "side": found.side,
+            }
+            for v, found in self.votes.items()
+        ]
+
+    @property
+    def lines(self) -> list[str]:
+        """For the screen."""
+        return [f"Best by label-free rank: {self.best}.", f"Kept: {self.name}. {self.why}"]
+
+
+def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
+    """Rank, compare the best with source-only, keep one. Raises UsageError for a validator that does not exist."""
+    names = chosen_validators(bench.config.validators, with_source=bench.source is not None)
+    tools = {name: validators.get(name)() for name in names}
+    labels = None if bench.source is None else bench.source.labels[bench.source.held]
+    views = {c.name: c.views(labels) for c in candidates}
+    scores = {c: {v: tool.score(*views[c]) for v, tool in tools.items()} for c in views}
+    control = SOURCE_ONLY if SOURCE_ONLY in views else PROBE
+    challengers = [c for c in views if c not in {SOURCE_ONLY, PROBE}]
+    ranking = choose(scores)
+    by_name = {c.name: c for c in candidates}
+    votes: dict[str, Vote] = {}
+    reverse: Reverse | None = None
+    if challengers:
+        best = min(challengers, key=lambda c: ranking.mean_rank[c])
+        votes = {v: vote(tool, views[best], views[control], seed=bench.config.seed) for v, tool in tools.items()}
+        reverse = _reverse(bench, by_name[best], by_name[control])
+        found = judge(
+            best,
+            gap=_gap(bench, by_name[control]),
+            votes=votes,
+            reverse=reverse,
+            collapsed=_collapsed(bench, by_name[best], by_name[control]),
+        )
+    else:
+        best, found = control, Alarm(False, "no method was tried.")
+    name = best if found.keep_adapted else control
+    return Decision(
+        name=name,
+        control=control,
+        best=best,
+        kept="adapted" if found.keep_adapted else "source_only",
+        why=found.why,
+        scores=scores,
+        ranks=dict(ranking.mean_rank),
+        votes=votes,
+        reverse=reverse,
+        temperature=_temperature(bench, by_name[name]),
+        distance=_distances(bench, by_name[control], by_name[best]),
+        alarms=found.alarms,
+        notes=(_notes(ranking.ignored)),
+        next_steps=_next_steps(found, best),
+        plan=_plan(bench, name),
+    )
+
+
+def chosen_validators(asked: tuple[str, ...], *, with_source: bool) -> tuple[str, ...]:
+    """The validators that choose; those that need a source are left out of `auto` where there is none."""
+    names = tuple(dict.fromkeys(n for name in asked for n in (CHOOSING if name == "auto" else (name,))))
+    for name in names:
+        if name not in validators:
+            raise unknown_name("validator", name, [*validators.names(), "auto"])
+    if with_source:
+        return names
+    able = tuple(n for n in names if not validators.get(n).needs_source)
+    if not able or (asked != ("auto",) and able != names):
+        raise UsageError("Without source pictures only validators that look at the target alone can choose.")
+    return able
+
+
+def _gap(bench: AdaptBench, control: Adapted) -> float | None:
+    if control.source_features is None:
+        return None
+    return float(
+        domain_distance(control.source_features, control.target_features, seed=bench.config.seed)["a_distance"]
+    )
+
+
+def _reverse(bench: AdaptBench, best: Adapted, control: Adapted) -> Reverse | None:
+    if bench.source is None or best.source_features is None or control.source_features is None:
+        return None
+    labels = bench.source.labels[bench.source.held]
+    assert best.source_logits is not None
+    chance = float(np.bincount(labels).max() / len(labels))
+    own = float((best.source_logits.argmax(1) == labels).mean())
+    found = [
+        reverse_accuracy(c.target_features, c.target_logits, c.source_features, labels, seed=bench.config.seed)
+        for c in (best, control)
+        if c.source_features is not None
+    ]
+    return Reverse(found[0], found[1], own, chance)
+
+
+def _collapsed(bench: AdaptBench, best: Adapted, control: Adapted) -> tuple[str, ...]:
+    """Classes that collapse in the adapted model and not in source-only."""
+    prior = np.full(len(bench.classes), 1 / len(bench.classes))
+    if bench.source is not None:
+        prior = np.bincount(bench.source.labels, minlength=len(bench.classes)) / len(bench.source.labels)
+    after = set(collapsed(best.target_logits, prior))
+    before = set(collapsed(control.target_logits, prior))
+    return tuple(bench.classes[int(i)] for i in sorted(after - before))
+
+
+def _temperature(bench: AdaptBench, kept: Adapted) -> float:
+    if bench.source is None or kept.source_logits is None:
+        return 1.0
+    return fit_temperature(kept.source_logits, bench.source.labels[bench.source.held])
+
+
+def _distances(bench: AdaptBench, control: Adapted, best: Adapted) -> dict[str, Any]:
+    if bench.source is None or control.source_features is None or best.source_features is None:
+        return {}
+    labels = bench.source.labels[bench.source.held]
+    return {
+        stage: domain_distance(
+            features, c.target_features, labels=labels, pseudo_labels=c.target_logits.argmax(1),
+            seed=bench.config.seed,
+        )
+        for stage, c, features in (
+            ("before", control, control.source_features), ("after", best, best.source_features)
+        )
+    }  # fmt: skip
+
+
+def _notes(ignored: Mapping[str, str]) -> tuple[str, ...]:
+    if not ignored:
+        return ()
+    return ("Not counted in the ranks: " + "; ".join(f"{name} ({why})" for name, why in ignored.items()) + ".",)
+
+
+def _next_steps(found: Alarm, best: str) -> str:
+    if found.keep_adapted:
+        return (
+            f"{best} is kept on label-free evidence. Label 50 to 100 target pictures, give them by --oracle, and the "
+            "report shows what was really gained; a longer --budget tries more methods."
+        )
+    if found.alarms:
+        return (
+            "Look whether the target has the source's classes at all. If it has, label a few dozen target pictures and "
+            "use `regraft fit` on both domains together: a few labels beat every unlabelled method here."
+        )
+    return (
+        "Source-only is as good as anything that could be shown without target labels. A stronger backbone usually "
+        "helps more than another method; --oracle with 50 labelled target pictures would settle it."
+    )
+
+
+def _plan(bench: AdaptBench, name: str) -> str:
+    if name not in bench.plans:
+        return f"{name}\nno parameter of the backbone is trained; the head is solved on the source's features\n"
+    return f"{name}\n{bench.plans[name]}\n"

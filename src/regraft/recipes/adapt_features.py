@@ -1,0 +1,220 @@
+"""Adaptation on cached features: shallow maps, own statistics, and every loss on a small adapter, each in seconds.
+
+The backbone's weights stay as they are. Each picture passes it once with the pretraining's statistics and, where it has
+batch normalisation, once with its own domain's (AdaBN). What is learned on top is affine at the end, and folds into the
+head of the model that is handed over.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from regraft.adaptation.adapter import FeatureAdapter
+from regraft.adaptation.base import losses
+from regraft.adaptation.rules import rules_for
+from regraft.adaptation.self_training import SHOT
+from regraft.adaptation.shallow import Affine, shallow
+from regraft.adaptation.statistics import has_statistics, recalibrate
+from regraft.adaptation.task import Adaptation
+from regraft.core.types import Task
+from regraft.data.vectors import VectorStream
+from regraft.engine import FitSettings, fit
+from regraft.recipes.adapt_answers import Adapted, save_arrays
+from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
+from regraft.strategies import RuleStrategy
+from regraft.tasks.classification import Classification
+
+#: Steps, batch and rate of the adapter's training; the same for every method and for source-only.
+STEPS, BATCH, LR, CONTINUED_LR = 300, 64, 1e-3, 3e-4
+#: The adapter that learned from the source under each domain's own statistics: where SHOT and TENT begin.
+ADABN = "AdaBN"
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Features float32 of the source's training and held-out pictures and of the target, by one pair of networks."""
+
+    train: np.ndarray
+    held: np.ndarray
+    target: np.ndarray
+
+
+class FeatureCandidates:
+    """Makes the candidates of the cached stage for one bench with a pretrained backbone and a source."""
+
+    def __init__(self, bench: AdaptBench) -> None:
+        assert bench.source is not None
+        self.bench, self.source = bench, bench.source
+        self.own = has_statistics(bench.model.backbone)
+        #: The backbone with the target's statistics; the pretrained one where it has none.
+        self.target_backbone = bench.model.backbone
+        self._adapter: Classification | None = None
+
+    def plain(self) -> Cached:
+        """Features under the pretraining's statistics."""
+        bench = self.bench
+        kept = bench.run.path / "work" / "features.safetensors"
+        if not kept.is_file():
+            backbone = bench.model.backbone
+            save_arrays(
+                kept,
+                {
+                    "train": bench.features(backbone, self._paths(self.source.train), "Source features"),
+                    "held": bench.features(backbone, self._paths(self.source.held), "Source features"),
+                    "target": bench.features(backbone, bench.target.source.paths, "Target features"),
+                },
+            )
+        return _read(kept)
+
+    def normalised(self) -> Cached:
+        """Features under each domain's own statistics (AdaBN, arXiv:1603.04779), or the plain ones without such."""
+        if not self.own:
+            return self.plain()
+        bench = self.bench
+        kept = bench.run.path / "work" / "normalised.safetensors"
+        state = bench.run.path / "work" / "target-backbone.safetensors"
+        backbone = copy.deepcopy(bench.model.backbone)
+        if not kept.is_file():
+            bench.own_statistics(backbone, self._paths(self.source.train))
+            train = bench.features(backbone, self._paths(self.source.train), "Source features, own statistics")
+            held = bench.features(backbone, self._paths(self.source.held), "Source features, own statistics")
+            bench.own_statistics(backbone, bench.target.source.paths)
+            target = bench.features(backbone, bench.target.source.paths, "Target features, own statistics")
+            save_arrays(state, {k: v.detach().cpu().numpy() for k, v in backbone.state_dict().items()})
+            save_arrays(kept, {"train": train, "held": held, "target": target})
+        backbone.load_state_dict(load_file(state))
+        self.target_backbone = backbone
+        return _read(kept)
+
+    def probe(self) -> Adapted:
+        """The source-only probe on plain features: the first answer."""
+        started, features = time.monotonic(), self.plain()
+        head = self.bench.head(features.train, self.source.train)
+        self.bench.model = self.bench.with_head(self.bench.model.backbone, head.weight, head.bias)
+        return self._finish(PROBE, started, features, (head.weight, head.bias), self.bench.model.backbone)
+
+    def adabn(self) -> Adapted:
+        """A probe on features under each domain's own statistics."""
+        started, features = time.monotonic(), self.normalised()
+        head = self.bench.head(features.train, self.source.train)
+        return self._finish(ADABN, started, features, (head.weight, head.bias), self.target_backbone)
+
+    def shallow(self, name: str) -> Adapted:
+        """A shallow method on plain features; its target map is folded into the head."""
+        started, features = time.monotonic(), self.plain()
+        mapped = shallow.get(name)().fit(features.train, self.source.labels[self.source.train], features.target)
+        head = self.bench.head(mapped.source.astype(np.float32), self.source.train)
+        held = mapped.map_source(features.held).astype(np.float32)
+        target = mapped.map_target(features.target).astype(np.float32)
+        found = Adapted(name, time.monotonic() - started, head.weight.size + head.bias.size, target,
+                        head.logits(target), held, head.logits(held))  # fmt: skip
+        self.bench.keep(found, self.bench.with_head(self.bench.model.backbone, *mapped.fold(head.weight, head.bias)))
+        return found
+
+    def trained(self, name: str) -> Adapted:
+        """An adapter trained with the loss `name` beside the source's labels; source-only on plain features."""
+        started = time.monotonic()
+        alone = name == SOURCE_ONLY
+        features = self.plain() if alone else self.normalised()
+        continues = not alone and losses.get(name).continues
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # matrices of this size gain nothing from more, and wait for each other
+        try:
+            if continues and self._adapter is None:
+                self._adapter = self._fit(None, features, None)
+            model = self._fit(None if alone else name, features, self._adapter if continues else None)
+        finally:
+            torch.set_num_threads(threads)
+        return self._answer(
+            name, started, model, features, self.bench.model.backbone if alone else self.target_backbone
+        )
+
+    # ---- the parts ----------------------------------------------------------------------------------------------
+
+    def _fit(self, name: str | None, features: Cached, start: Classification | None) -> Classification:
+        bench, k = self.bench, len(self.bench.classes)
+        seed = bench.config.seed
+        labels = self.source.labels[self.source.train]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            if start is None:
+                adapter = FeatureAdapter(features.train.shape[1])
+                adapter.set_scale(features.train)
+                # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
+                model = Classification(adapter, k, class_weights=bench.class_weights())  # type: ignore[arg-type]
+            else:
+                model = copy.deepcopy(start)
+            loss = None if name is None else losses.get(name)(model.backbone.feature_dim, k)
+            task = Adaptation(model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing)
+        streams: dict[str, VectorStream] = {}
+        if start is None:
+            streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed)
+        if loss is not None:
+            streams["target"] = VectorStream(features.target, None, batch_size=BATCH, seed=seed + 1)
+        plan = RuleStrategy(rules_for(task, pretrained=False)).plan(task, LR if start is None else CONTINUED_LR)
+        per_epoch = len(next(iter(streams.values())))
+        settings = FitSettings(steps=STEPS, weight_decay=0.01, evaluate_every=per_epoch, seed=seed)
+        if not isinstance(loss, SHOT):
+            fit(task, streams, plan, settings, bench.machine, on_step=bench.teller(name or SOURCE_ONLY, STEPS))
+            return task.model.cpu().eval()
+
+        def centres(current: Task) -> tuple[float, Mapping[str, float]]:
+            assert isinstance(loss, SHOT)
+            current.eval()
+            with torch.no_grad():
+                rows = torch.from_numpy(features.target).to(bench.machine.device)
+                loss.find_centres(*task.views(rows))
+            return float(loss.refreshed), {}
+
+        task.to(bench.machine.device)
+        centres(task)
+        fit(task, streams, plan, settings, bench.machine, evaluate=centres, on_step=bench.teller(str(name), STEPS))
+        return task.model.cpu().eval()
+
+    def _answer(
+        self, name: str, started: float, model: Classification, features: Cached, backbone: nn.Module
+    ) -> Adapted:
+        """Each domain under its own statistics in the adapter's norm too; the target's go into the folded head."""
+        adapter: nn.Module = model.backbone
+        assert isinstance(adapter, FeatureAdapter)
+        weight, bias = (p.detach().double().numpy() for p in (model.head.weight, model.head.bias))
+
+        def mapped(statistics: np.ndarray) -> Affine:
+            rows = torch.from_numpy(statistics)
+            recalibrate(adapter, rows.split(max(2, min(512, len(rows)))))
+            return Affine(*adapter.affine())
+
+        of_source = mapped(features.train)
+        of_target = of_source if name == SOURCE_ONLY else mapped(features.target)
+        held, target = of_source(features.held), of_target(features.target)
+        count = sum(p.numel() for p in model.parameters())
+        found = Adapted(name, time.monotonic() - started, count, target.astype(np.float32), target @ weight.T + bias,
+                        held.astype(np.float32), held @ weight.T + bias, STEPS)  # fmt: skip
+        self.bench.keep(found, self.bench.with_head(backbone, *of_target.fold(weight, bias)))  # type: ignore[arg-type]
+        return found
+
+    def _finish(
+        self, name: str, started: float, features: Cached, head: tuple[np.ndarray, np.ndarray], backbone: nn.Module
+    ) -> Adapted:
+        weight, bias = head
+        found = Adapted(name, time.monotonic() - started, weight.size + bias.size, features.target,
+                        features.target @ weight.T + bias, features.held, features.held @ weight.T + bias)  # fmt: skip
+        self.bench.keep(found, self.bench.with_head(backbone, weight, bias))  # type: ignore[arg-type]
+        return found
+
+    def _paths(self, indices: np.ndarray) -> tuple[Path, ...]:
+        return self.bench.source_paths(indices)
+
+
+def _read(path: Path) -> Cached:
+    found = load_file(path)
+    return Cached(found["train"].numpy(), found["held"].numpy(), found["target"].numpy())

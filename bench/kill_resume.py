@@ -27,7 +27,7 @@ CLASSES = ("brick", "coins", "fur", "wood")
 
 def command(data: Path, runs: Path) -> list[str]:
     options = "--backbone scion:size=64 --epochs 4 --batch-size 16 --mixup 0.2 --checkpoint-every 1s --seed 3 --json"
-    return [sys.executable, "-m", "regraft.cli", "fit", str(data), "--runs", str(runs), *options.split()]
+    return [sys.executable, "-m", "regraft", "fit", str(data), "--runs", str(runs), *options.split()]
 
 
 def weights_of(runs: Path) -> str:

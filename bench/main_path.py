@@ -33,7 +33,7 @@ def fit(shared: Path, name: str, seed: int, budget: str, extra: list[str]) -> di
     """One `regraft fit` in a fresh process and folder; its report."""
     weights = shared / "weights" / "mobilenetv2_100_timm_same.safetensors"
     with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "regraft.cli", "fit", str(shared / "data" / name), "--backbone", BACKBONE]
+        command = [sys.executable, "-m", "regraft", "fit", str(shared / "data" / name), "--backbone", BACKBONE]
         command += ["--weights", str(weights), "--budget", budget, "--seed", str(seed), "--runs", runs, "--json"]
         done = subprocess.run([*command, *OPTIONS[name], *extra], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -89,6 +89,10 @@ def test_adapt_says_what_it_kept_and_why(domains: tuple[Path, Path], shell: Shel
     answers = json.loads(out)
     right = np.mean([Path(a["path"]).parent.name == a["label"] for a in answers])
     assert right == pytest.approx(report["value"], abs=0.03)  # the handed-over model is the one that was measured
+    code, out, err = shell("export", run, "--onnx", tmp_path / "adapted.onnx", "--json")
+    assert code == 0 and json.loads(out)["agreement"] >= 0.995, err
+    code, out, err = shell("evaluate", run, night, "--json")
+    assert code == 0 and json.loads(out)["value"] == pytest.approx(report["value"], abs=0.03), err
 
 
 def test_the_oracle_changes_nothing(domains: tuple[Path, Path], shell: Shell, tmp_path: Path) -> None:

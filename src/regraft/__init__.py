@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regraft.deploy.predictor import Predictor
-    from regraft.recipes.api import Run, fit, load
+    from regraft.recipes.api import Run, adapt, fit, load
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "Run", "__version__", "fit", "load"]
+__all__ = ["Predictor", "Run", "__version__", "adapt", "fit", "load"]
 
-_WHERE = {"fit": "recipes.api", "load": "recipes.api", "Run": "recipes.api", "Predictor": "deploy.predictor"}
+_WHERE = {
+    "adapt": "recipes.api",
+    "fit": "recipes.api",
+    "load": "recipes.api",
+    "Run": "recipes.api",
+    "Predictor": "deploy.predictor",
+}
 
 
 def __getattr__(name: str) -> Any:

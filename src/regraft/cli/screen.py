@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
@@ -11,8 +11,12 @@ from rich.table import Table
 
 from regraft.cli.app import err, out
 
+if TYPE_CHECKING:
+    from regraft.report.schema import Report
+
 
 def show_report(run: Path, as_json: bool) -> None:
+    """The verdict, the candidates and the report's path; or report.json alone."""
     from regraft.report.schema import read_report
 
     found = read_report(run)
@@ -20,6 +24,14 @@ def show_report(run: Path, as_json: bool) -> None:
         print((run / "report.json").read_text(encoding="utf-8"), end="")
         return
     out.print(f"\n[bold]{escape(found.verdict)}[/]\n")
+    out.print(_of_domains(found) if found.why else _of_candidates(found))
+    out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
+    for alarm in found.alarms:
+        out.print(f"[yellow]Alarm:[/] {escape(alarm)}")
+    out.print(f"Report: {escape(str(run / 'report.html'))}")
+
+
+def _of_candidates(found: Report) -> Table:
     view = Table(
         "candidate",
         found.metric.replace("_", " "),
@@ -38,14 +50,22 @@ def show_report(run: Path, as_json: bool) -> None:
             "" if c.seconds is None else f"{c.seconds:.0f}",
             "" if c.trained_parameters is None else f"{c.trained_parameters:,}",
         )  # fmt: skip
-    out.print(view)
-    out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
-    for alarm in found.alarms:
-        out.print(f"[yellow]Alarm:[/] {escape(alarm)}")
-    out.print(f"Report: {escape(str(run / 'report.html'))}")
+    return view
+
+
+def _of_domains(found: Report) -> Table:
+    view = Table("candidate", "label-free rank", "source", "oracle", "seconds", box=None, header_style="bold")
+    for c in found.candidates:
+        view.add_row(
+            f"{escape(c.name)}{' *' if c.chosen else ''}",
+            "–" if c.label_free_score is None else f"{c.label_free_score:.1f}",
+            figure(c.source_accuracy), figure(c.oracle), "" if c.seconds is None else f"{c.seconds:.0f}",
+        )  # fmt: skip
+    return view
 
 
 def figure(value: float | None) -> str:
+    """Three digits, or a dash."""
     return "–" if value is None else f"{value:.3f}"
 
 

@@ -31,7 +31,15 @@ from regraft.recipes.adapt_config import AUTO, AdaptConfig
 from regraft.recipes.adapt_features import ADABN, FeatureCandidates
 from regraft.recipes.adapt_outcome import conclude_adaptation
 from regraft.recipes.budget import Clock
-from regraft.recipes.domains import Labelled, Oracle, Unlabelled, read_labelled, read_oracle, read_unlabelled
+from regraft.recipes.domains import (
+    Labelled,
+    Oracle,
+    Unlabelled,
+    read_labelled,
+    read_oracle,
+    read_unlabelled,
+    split_record,
+)
 from regraft.recipes.listener import Listener
 from regraft.tasks.classification import Classification
 
@@ -88,6 +96,7 @@ def run_adapt(
             listener.say(f"Taking up {run.path} where it stopped.")
         run.point_last()
         write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
+        write_json(run.path / "split.json", split_record(source, target))
         _tell(source, target, oracle, listener)
         try:
             _Adapting(bench, methods, oracle, Clock(run)).everything()

@@ -44,6 +44,8 @@ SOURCE_ONLY = "source-only"
 PROBE = "source-only probe"
 #: Base rates for AdamW at a batch of 32, for a pretrained network and for a random one.
 PRETRAINED_LR, RANDOM_LR = 1e-4, 1e-3
+#: Pictures that batch statistics are taken from.
+STATISTICS_FROM = 512
 
 
 class AdaptBench:
@@ -233,8 +235,14 @@ class AdaptBench:
         return found
 
     def own_statistics(self, backbone: ImageBackbone, paths: tuple[Path, ...]) -> None:
-        """Statistics of these pictures into the batch-normalisation layers of the backbone, where it has any."""
+        """Statistics of these pictures into the batch-normalisation layers of the backbone, where it has any.
+
+        At most 512 pictures, drawn with the seed: more change the statistics by less than their batches differ.
+        """
         if has_statistics(backbone):
+            if len(paths) > STATISTICS_FROM:
+                drawn = np.random.default_rng(self.config.seed).permutation(len(paths))[:STATISTICS_FROM]
+                paths = tuple(paths[i] for i in np.sort(drawn))
             backbone.to(self.machine.device)
             stream = PictureStream(
                 list(paths), None, EvalTransform(self.spec), batch_size=64, shuffle=True, seed=self.config.seed,

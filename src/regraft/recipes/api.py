@@ -1,4 +1,4 @@
-"""What a Python program calls: `fit` and `load`, and the run that `fit` gives."""
+"""What a Python program calls: `fit`, `adapt` and `load`, and the run that the first two give."""
 
 from __future__ import annotations
 
@@ -70,6 +70,34 @@ def fit(
         options["strategies"] = tuple(options["strategies"].split(","))
     config = checked(roots=tuple(Path(item) for item in data), budget_s=seconds(budget), **options)
     return Run(run_fit(config, runs=Path(runs), fresh=fresh, listener=listener))
+
+
+def adapt(
+    source: PathLike,
+    target: PathLike,
+    *,
+    budget: str | float | None = None,
+    runs: PathLike = "runs",
+    fresh: bool = False,
+    listener: Listener | None = None,
+    **options: Any,
+) -> Run:
+    """Carry the labels of `source` to the unlabelled `target`; options: fields of `AdaptConfig` (adapt_config.py).
+
+    `run.data.kept` says whether the adapted model or source-only was kept, `run.data.why` the reason. Raises UsageError
+    and DataError with a sentence that says what to do.
+    """
+    from regraft.recipes.adapt import run_adapt
+    from regraft.recipes.adapt_config import checked_adapt
+
+    for name in ("table", "weights", "oracle"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    for name in ("methods", "validators"):
+        if isinstance(options.get(name), str):
+            options[name] = tuple(options[name].split(","))
+    config = checked_adapt(source=(Path(source),), target=(Path(target),), budget_s=seconds(budget), **options)
+    return Run(run_adapt(config, runs=Path(runs), fresh=fresh, listener=listener))
 
 
 def load(run: PathLike | Run, *, device: str = "auto") -> Predictor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Unlabelled:
     """The target: pictures and what the audit says of them. There is no label in it to be read."""
 
     source: Source
+    facts: list[Facts]
     audit: Audit
 
 
@@ -78,10 +80,10 @@ def read_unlabelled(roots: tuple[Path, ...], *, max_bad: float, progress: Progre
     Of an idx folder with a train part only that part is used, so that its test part stays unseen for `--oracle`.
     """
     found = read_source([_training_part(_as_folder(root)) for root in roots], labelled=False)
-    usable, _, report = audit(found, max_bad=max_bad, progress=progress)
+    usable, facts, report = audit(found, max_bad=max_bad, progress=progress)
     if len(usable) < 10:
         raise DataError(f"The target has {len(usable)} usable pictures; adapting to it takes at least 10.")
-    return Unlabelled(usable, report)
+    return Unlabelled(usable, facts, report)
 
 
 def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float) -> Oracle:
@@ -101,6 +103,15 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float) -> Orac
     labels = np.array([classes.index(str(picture.label)) for picture in kept.pictures], dtype=np.int64)
     strange = tuple(name for name in usable.classes if name not in classes)
     return Oracle(kept, labels, len(usable) - len(known), strange)
+
+
+def split_record(source: Labelled | None, target: Unlabelled) -> dict[str, Any]:
+    """Format `regraft.split/1`: the SHA-256 of every file, by what it was used for."""
+    parts = {"target": [fact.sha256 for fact in target.facts]}
+    if source is not None:
+        parts["train"] = [source.facts[i].sha256 for i in source.train]
+        parts["val"] = [source.facts[i].sha256 for i in source.held]
+    return {"format": "regraft.split/1", "source": target.source.name, "kind": "domains", "rounds": [parts]}
 
 
 def _as_folder(root: Path) -> Path:

@@ -44,10 +44,13 @@ def run_export(run: Path, out: Path, *, pictures: Sequence[Path], force: bool, l
 
 
 def _validation_pictures(run: Path) -> tuple[list[Path], np.ndarray | None]:
+    """The run's validation pictures with their labels; of an adaptation its target pictures, which have none."""
     table = run / "predictions.parquet"
     if not table.is_file():
         return [], None
-    rows = [r for r in pq.read_table(table, columns=["path", "split", "label"]).to_pylist() if r["split"] == "val"]
-    known = {r["path"]: int(r["label"]) for r in rows if Path(r["path"]).is_file()}
+    columns = [name for name in ("path", "split", "label") if name in pq.read_schema(table).names]
+    rows = [r for r in pq.read_table(table, columns=columns).to_pylist() if r["split"] in ("val", "target")]
+    known = {r["path"]: r.get("label") for r in rows if Path(r["path"]).is_file()}
     names = sorted(known)[:CHECK_LIMIT]
-    return [Path(n) for n in names], np.asarray([known[n] for n in names], dtype=np.int64)
+    labels = None if "label" not in columns else np.asarray([known[n] for n in names], dtype=np.int64)
+    return [Path(n) for n in names], labels

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft.adaptation.alarm import Reverse, Vote, judge, vote
+from regraft.adaptation.alarm import Reverse, Vote, agreement, agreement_vote, judge, vote
 from regraft.adaptation.base import losses, ramp
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.self_training import SHOT, FixMatch, MeanTeacher, PseudoLabel, balanced_cross_entropy
@@ -223,3 +223,20 @@ def test_the_alarm_keeps_source_only_for_each_reason_and_says_it() -> None:
     assert not strange.keep_adapted and "do not fit" in strange.why and strange.alarms
     few = judge("M", gap=1.5, votes={**FOR, "d": Vote(0, 1, 0.0)}, reverse=SOUND, collapsed=())
     assert not few.keep_adapted and "2 of 4" in few.why
+
+
+def test_agreement_speaks_for_the_model_that_answers_as_the_others_do() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.integers(0, K, 200)
+
+    def model(errors: int) -> np.ndarray:
+        answers = truth.copy()
+        answers[draw.permutation(200)[:errors]] = draw.integers(0, K, errors)
+        return answers
+
+    others = [model(30), model(30)]
+    good, bad = model(20), model(120)
+    assert agreement(good, others) == pytest.approx(np.mean([(good == o).mean() for o in others]))
+    assert agreement_vote(good, bad, others).side == "adapted"
+    assert agreement_vote(bad, good, others).side == "source_only"
+    assert agreement(good, []) == 0.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.adaptation.alarm import Alarm, Reverse, Vote, judge, vote
+from regraft.adaptation.alarm import Alarm, Reverse, Vote, agreement, agreement_vote, judge, vote
 from regraft.adaptation.distances import domain_distance
 from regraft.adaptation.validators import choose, collapsed, reverse_accuracy, validators
 from regraft.core.errors import UsageError, unknown_name
@@ -19,8 +19,11 @@ from regraft.measure.calibration import fit_temperature
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
 
+#: The ensemble's own voice: how often a candidate answers as the other adapted ones do. Scores that a method maximises
+#: itself (entropy, infomax) cannot be fooled by it alone.
+AGREEMENT = "agreement"
 #: Validators that choose unless told; source accuracy says nothing of the target, so it only has a column.
-CHOOSING = ("infomax", "SND", "BNM", "DEV", "entropy")
+CHOOSING = ("infomax", "SND", "BNM", "DEV", "entropy", AGREEMENT)
 
 
 @dataclass
@@ -75,12 +78,17 @@ class Decision:
 def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     """Rank, compare the best with source-only, keep one. Raises UsageError for a validator that does not exist."""
     names = chosen_validators(bench.config.validators, with_source=bench.source is not None)
-    tools = {name: validators.get(name)() for name in names}
+    tools = {name: validators.get(name)() for name in names if name != AGREEMENT}
     labels = None if bench.source is None else bench.source.labels[bench.source.held]
     views = {c.name: c.views(labels) for c in candidates}
     scores = {c: {v: tool.score(*views[c]) for v, tool in tools.items()} for c in views}
     control = SOURCE_ONLY if SOURCE_ONLY in views else PROBE
     challengers = [c for c in views if c not in {SOURCE_ONLY, PROBE}]
+    answers = {c.name: c.target_logits.argmax(1) for c in candidates}
+    together = AGREEMENT in names and len(challengers) > 2
+    if together:
+        for c in views:
+            scores[c][AGREEMENT] = agreement(answers[c], [answers[o] for o in challengers if o != c])
     ranking = choose(scores)
     by_name = {c.name: c for c in candidates}
     votes: dict[str, Vote] = {}
@@ -88,6 +96,9 @@ def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     if challengers:
         best = min(challengers, key=lambda c: ranking.mean_rank[c])
         votes = {v: vote(tool, views[best], views[control], seed=bench.config.seed) for v, tool in tools.items()}
+        if together:
+            others = [answers[o] for o in challengers if o != best]
+            votes[AGREEMENT] = agreement_vote(answers[best], answers[control], others, seed=bench.config.seed)
         reverse = _reverse(bench, by_name[best], by_name[control])
         found = judge(
             best,
@@ -122,11 +133,11 @@ def chosen_validators(asked: tuple[str, ...], *, with_source: bool) -> tuple[str
     """The validators that choose; those that need a source are left out of `auto` where there is none."""
     names = tuple(dict.fromkeys(n for name in asked for n in (CHOOSING if name == "auto" else (name,))))
     for name in names:
-        if name not in validators:
-            raise unknown_name("validator", name, [*validators.names(), "auto"])
+        if name not in validators and name != AGREEMENT:
+            raise unknown_name("validator", name, [*validators.names(), AGREEMENT, "auto"])
     if with_source:
         return names
-    able = tuple(n for n in names if not validators.get(n).needs_source)
+    able = tuple(n for n in names if n == AGREEMENT or not validators.get(n).needs_source)
     if not able or (asked != ("auto",) and able != names):
         raise UsageError("Without source pictures only validators that look at the target alone can choose.")
     return able

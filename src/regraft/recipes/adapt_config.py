@@ -11,7 +11,7 @@ from regraft.core.errors import UsageError
 from regraft.recipes.config import sentence
 
 #: What `--method auto` tries, cheap to costly; the trained ones as far as the budget reaches.
-AUTO = ("standardise", "CORAL", "OT", "AdaBN", "MCC", "SHOT", "CDAN+E", "DAN")
+AUTO = ("standardise", "CORAL", "AdaBN", "MCC", "SHOT", "CDAN+E", "DAN")
 
 
 class AdaptConfig(BaseModel):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft.adaptation.alarm import Reverse, Vote, agreement, agreement_vote, judge, vote
+from regraft.adaptation.alarm import Reverse, Vote, agreement, agreement_vote, class_affinity, judge, vote
 from regraft.adaptation.base import losses, ramp
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.self_training import SHOT, FixMatch, MeanTeacher, PseudoLabel, balanced_cross_entropy
@@ -214,14 +214,16 @@ SOUND = Reverse(0.8, 0.7, 0.9, 0.2)
 
 
 def test_the_alarm_keeps_source_only_for_each_reason_and_says_it() -> None:
-    assert judge("M", gap=1.5, votes=FOR, reverse=SOUND, collapsed=()).keep_adapted
-    same = judge("M", gap=0.1, votes=FOR, reverse=SOUND, collapsed=())
+    assert judge("M", gap=1.5, affinity=0.8, votes=FOR, reverse=SOUND, collapsed=()).keep_adapted
+    same = judge("M", gap=0.1, affinity=0.8, votes=FOR, reverse=SOUND, collapsed=())
     assert not same.keep_adapted and "nothing to adapt" in same.why and not same.alarms
-    gone = judge("M", gap=1.5, votes=FOR, reverse=SOUND, collapsed=("dog",))
+    gone = judge("M", gap=1.5, affinity=0.8, votes=FOR, reverse=SOUND, collapsed=("dog",))
     assert not gone.keep_adapted and "dog" in gone.why and gone.alarms
-    strange = judge("M", gap=1.5, votes=FOR, reverse=Reverse(0.3, 0.7, 0.9, 0.2), collapsed=())
+    strange = judge("M", gap=1.5, affinity=0.8, votes=FOR, reverse=Reverse(0.3, 0.7, 0.9, 0.2), collapsed=())
     assert not strange.keep_adapted and "do not fit" in strange.why and strange.alarms
-    few = judge("M", gap=1.5, votes={**FOR, "d": Vote(0, 1, 0.0)}, reverse=SOUND, collapsed=())
+    foreign = judge("M", gap=1.5, affinity=0.1, votes=FOR, reverse=SOUND, collapsed=())
+    assert not foreign.keep_adapted and "other classes" in foreign.why and foreign.alarms
+    few = judge("M", gap=1.5, affinity=0.8, votes={**FOR, "d": Vote(0, 1, 0.0)}, reverse=SOUND, collapsed=())
     assert not few.keep_adapted and "2 of 4" in few.why
 
 
@@ -240,3 +242,15 @@ def test_agreement_speaks_for_the_model_that_answers_as_the_others_do() -> None:
     assert agreement_vote(good, bad, others).side == "adapted"
     assert agreement_vote(bad, good, others).side == "source_only"
     assert agreement(good, []) == 0.0
+
+
+def test_affinity_is_high_for_moved_classes_and_low_for_others() -> None:
+    draw = np.random.default_rng(0)
+    centres = draw.normal(size=(6, 40)) * 2
+    labels = np.repeat(np.arange(3), 40)
+    source = centres[labels] + draw.normal(size=(120, 40))
+    moved = centres[labels] + draw.normal(size=(120, 40)) + 5
+    foreign = centres[labels + 3] + draw.normal(size=(120, 40)) + 5
+    assert class_affinity(source, labels, moved) == pytest.approx(1.0, abs=0.15)
+    assert class_affinity(source, labels, foreign) < 0.5
+    assert class_affinity(source[:3], np.zeros(3, dtype=np.int64), moved) == 1.0

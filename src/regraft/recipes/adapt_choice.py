@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.adaptation.alarm import Alarm, Reverse, Vote, agreement, agreement_vote, judge, vote
+from regraft.adaptation.alarm import Alarm, Reverse, Vote, agreement, agreement_vote, class_affinity, judge, vote
 from regraft.adaptation.distances import domain_distance
 from regraft.adaptation.validators import choose, collapsed, reverse_accuracy, validators
 from regraft.core.errors import UsageError, unknown_name
@@ -103,6 +103,7 @@ def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         found = judge(
             best,
             gap=_gap(bench, by_name[control]),
+            affinity=_affinity(bench, by_name.get("AdaBN", by_name[control])),
             votes=votes,
             reverse=reverse,
             collapsed=_collapsed(bench, by_name[best], by_name[control]),
@@ -149,6 +150,14 @@ def _gap(bench: AdaptBench, control: Adapted) -> float | None:
     return float(
         domain_distance(control.source_features, control.target_features, seed=bench.config.seed)["a_distance"]
     )
+
+
+def _affinity(bench: AdaptBench, found: Adapted) -> float | None:
+    """Under each domain's own statistics where there are such: plain features differ by more than their classes."""
+    if bench.source is None or found.source_features is None:
+        return None
+    labels = bench.source.labels[bench.source.held]
+    return class_affinity(found.source_features, labels, found.target_features, seed=bench.config.seed)
 
 
 def _reverse(bench: AdaptBench, best: Adapted, control: Adapted) -> Reverse | None:

@@ -200,9 +200,9 @@ def judge(
         return Alarm(
             False,
             f"only {len(pro)} of {len(votes)} label-free validators credibly prefer {name}"
-            + (f", and {len(contra)} prefer source-only." if contra else "."),
+            + (f", and {', '.join(contra)} prefer{'s' if len(contra) == 1 else ''} source-only." if contra else "."),
         )
-    against = f"; {', '.join(contra)} speak against it" if contra else ""
+    against = f"; {', '.join(contra)} speak{'s' if len(contra) == 1 else ''} against it" if contra else ""
     return Alarm(True, f"{len(pro)} of {len(votes)} label-free validators credibly prefer it to source-only{against}.")
 
 

@@ -16,6 +16,14 @@ from regraft.measure import METRICS, Interval, format_gain, format_value, risk_c
 from regraft.report import figures, gathering
 from regraft.report.schema import Report, read_report
 
+#: Names of distances for people.
+_DISTANCES = {
+    "a_distance": "Proxy A-distance",
+    "mmd2": "Squared maximum mean discrepancy",
+    "gaussian_kl": "Symmetric KL of Gaussians, nats per coordinate",
+    "cid": "Same-class over other-class distance (CID)",
+}
+
 
 def render(run: Path) -> Path:
     """Write `report.html` into a run directory, from what lies there alone; returns its path.
@@ -130,7 +138,7 @@ def _adaptation(run: Path, report: Report) -> dict[str, Any]:
         "rows": sorted(rows, key=lambda row: (row["label_free_score"] is None, row["label_free_score"] or 0.0)),
         "validator_names": names,
         "has_oracle": any(row["oracle"] is not None for row in rows),
-        "distances": [(name, before.get(name), after.get(name)) for name in before],
+        "distances": [(_DISTANCES.get(name, name), before.get(name), after.get(name)) for name in before],
         "maps": _markup(figures.domain_maps(gathering.table(run / "domains.parquet"), report.classes)),
     }
 

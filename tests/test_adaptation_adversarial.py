@@ -20,8 +20,9 @@ from regraft.adaptation.conditional import CDAN, CDANE
 from regraft.adaptation.discriminator import DomainDiscriminator, domain_cross_entropy, gradient_penalty
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
+from two_domains import Arrays, D, K, arrays, views, weights_of
 
-D, K, HIDDEN = 3, 4, 5
+HIDDEN = 5
 NAMES = ("DANN", "DomainConfusion", "ADDA", "BSP", "CDAN", "CDAN+E")
 NO_SOURCE_GRADIENT = {"ADDA"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -30,32 +31,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "penalty": {"gradient_penalty": 2.0},
     "both": {"spectral_norm": True, "gradient_penalty": 1.0},
 }
-Arrays = dict[str, np.ndarray]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def arrays(n: int = 7, m: int = 5, seed: int = 0) -> Arrays:
-    """Features and logits of two domains that differ, float64, and the source's labels."""
-    rng = np.random.default_rng(seed)
-    return {
-        "x": rng.normal(size=(n, D)) * [1.0, 0.5, 2.0],
-        "y": rng.normal(size=(m, D)) + 1.0,
-        "p": 2 * rng.normal(size=(n, K)),
-        "q": 2 * rng.normal(size=(m, K)),
-        "labels": np.arange(n) % K,
-    }
-
-
-def views(a: Arrays, dtype: torch.dtype = torch.float32) -> tuple[DomainView, DomainView]:
-    def leaf(name: str) -> torch.Tensor:
-        return torch.tensor(a[name], dtype=dtype, requires_grad=True)
-
-    return DomainView(leaf("x"), leaf("p"), torch.tensor(a["labels"])), DomainView(leaf("y"), leaf("q"))
-
-
-def weights_of(module: nn.Module) -> Arrays:
-    return {k: v.detach().double().numpy() for k, v in module.named_parameters()}
 
 
 def build(make: Callable[[], Any], seed: int = 3) -> Any:

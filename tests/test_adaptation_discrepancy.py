@@ -16,35 +16,12 @@ from regraft.adaptation.base import DomainLoss, losses
 from regraft.adaptation.discrepancy import MCD, MDD, OwnClassifier, log_odds
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
+from two_domains import Arrays, D, K, arrays, views, weights_of
 
-D, K, HIDDEN = 3, 4, 6
+HIDDEN = 6
 NAMES = ("MCD", "MDD")
-Arrays = dict[str, np.ndarray]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def arrays(n: int = 7, m: int = 5, seed: int = 0) -> Arrays:
-    """Features and logits of two domains that differ, float64, and the source's labels."""
-    rng = np.random.default_rng(seed)
-    return {
-        "x": rng.normal(size=(n, D)) * [1.0, 0.5, 2.0],
-        "y": rng.normal(size=(m, D)) + 1.0,
-        "p": 2 * rng.normal(size=(n, K)),
-        "q": 2 * rng.normal(size=(m, K)),
-        "labels": np.arange(n) % K,
-    }
-
-
-def views(a: Arrays, dtype: torch.dtype = torch.float32) -> tuple[DomainView, DomainView]:
-    def leaf(name: str) -> torch.Tensor:
-        return torch.tensor(a[name], dtype=dtype, requires_grad=True)
-
-    return DomainView(leaf("x"), leaf("p"), torch.tensor(a["labels"])), DomainView(leaf("y"), leaf("q"))
-
-
-def weights_of(module: nn.Module) -> Arrays:
-    return {k: v.detach().double().numpy() for k, v in module.named_parameters()}
 
 
 def build(make: Callable[[], Any], times: float = 1.0) -> Any:

@@ -2,7 +2,7 @@
 
 Order: audit of both domains, the source-only probe (the first answer), shallow methods on cached features, then
 source-only training and the methods for as many steps. Which candidate is kept is decided by label-free validators and
-the negative-transfer alarm; `--oracle` is read after that decision.
+the negative-transfer alarm; `--oracle` is checked at the start and handed to the outcome alone, after that decision.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class _Adapting:
         for line in decision.lines:
             bench.listener.say(line)
         if bench.machine.is_first:
-            # From here on nothing is chosen any more: the oracle's labels may be read.
+            # From here on nothing is chosen any more: the oracle's labels may be used.
             conclude_adaptation(
                 bench, candidates, decision, self.oracle, first_s=self.first_s, spent=self.clock.spent,
                 command=command_line(),
@@ -186,6 +186,13 @@ class _Adapting:
         self._first_answer(candidates[0])
         if bench.config.tune == "network":
             return candidates
+        unused = [f"--{n}" for n in ("epochs", "lr", "last", "restyle") if getattr(bench.config, n)]
+        unused += ["--budget"] if bench.config.budget_s else []
+        if unused:
+            bench.listener.say(
+                f"{', '.join(unused)}: not used with cached features, where a method takes a fixed number of steps; "
+                "--tune network uses them."
+            )
         candidates.append(self._done(stage.trained(SOURCE_ONLY)))
         for name in self.methods:
             if name in shallow:

@@ -216,7 +216,7 @@ def _next_steps(found: Alarm, best: str) -> str:
     if found.keep_adapted:
         return (
             f"{best} is kept on label-free evidence. Label 50 to 100 target pictures, give them by --oracle, and the "
-            "report shows what was really gained; a longer --budget tries more methods."
+            "report shows what was really gained; --tune network trains the whole network."
         )
     if found.alarms:
         return (

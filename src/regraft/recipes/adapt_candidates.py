@@ -45,7 +45,7 @@ PROBE = "source-only probe"
 #: Base rates for AdamW at a batch of 32, for a pretrained network and for a random one.
 PRETRAINED_LR, RANDOM_LR = 1e-4, 1e-3
 #: Pictures that batch statistics are taken from.
-STATISTICS_FROM = 512
+STATISTICS_FROM = 256
 
 
 class AdaptBench:
@@ -237,19 +237,26 @@ class AdaptBench:
     def own_statistics(self, backbone: ImageBackbone, paths: tuple[Path, ...]) -> None:
         """Statistics of these pictures into the batch-normalisation layers of the backbone, where it has any.
 
-        At most 512 pictures, drawn with the seed: more change the statistics by less than their batches differ.
+        At most 256 pictures, drawn with the seed: more change the statistics by less than their batches differ.
         """
         if has_statistics(backbone):
             if len(paths) > STATISTICS_FROM:
                 drawn = np.random.default_rng(self.config.seed).permutation(len(paths))[:STATISTICS_FROM]
                 paths = tuple(paths[i] for i in np.sort(drawn))
-            backbone.to(self.machine.device)
+            # Channels last takes a fifth less time here.
+            backbone.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             stream = PictureStream(
                 list(paths), None, EvalTransform(self.spec), batch_size=64, shuffle=True, seed=self.config.seed,
                 threads=self.config.threads,
             )  # fmt: skip
-            recalibrate(backbone, (batch.x.to(self.machine.device) for batch in stream.epoch(0)))
-            backbone.cpu()
+            recalibrate(
+                backbone,
+                (
+                    batch.x.to(self.machine.device).contiguous(memory_format=torch.channels_last)
+                    for batch in stream.epoch(0)
+                ),
+            )
+            backbone.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def epoch_seconds(self) -> float:
         """Measured seconds of one epoch over both streams: three steps, the first to warm up."""

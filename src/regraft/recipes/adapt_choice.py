@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from regraft.adaptation.alarm import Alarm, Reverse, Vote, agreement, agreement_vote, class_affinity, judge, vote
 from regraft.adaptation.distances import domain_distance
@@ -77,6 +78,12 @@ class Decision:
 
 def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     """Rank, compare the best with source-only, keep one. Raises UsageError for a validator that does not exist."""
+    # Hundreds of small decompositions: two threads wait for each other longer than they work.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _decide(bench, candidates)
+
+
+def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     names = chosen_validators(bench.config.validators, with_source=bench.source is not None)
     tools = {name: validators.get(name)() for name in names if name != AGREEMENT}
     labels = None if bench.source is None else bench.source.labels[bench.source.held]

@@ -64,15 +64,10 @@ class FeatureCandidates:
         bench = self.bench
         kept = bench.run.path / "work" / "features.safetensors"
         if not kept.is_file():
-            backbone = bench.model.backbone
-            save_arrays(
-                kept,
-                {
-                    "train": bench.features(backbone, self._paths(self.source.train), "Source features"),
-                    "held": bench.features(backbone, self._paths(self.source.held), "Source features"),
-                    "target": bench.features(backbone, bench.target.source.paths, "Target features"),
-                },
-            )
+            parts = [self._paths(self.source.train), self._paths(self.source.held), bench.target.source.paths]
+            found = bench.features(bench.model.backbone, tuple(path for part in parts for path in part), "Features")
+            rows = np.split(found, np.cumsum([len(part) for part in parts])[:-1])
+            save_arrays(kept, dict(zip(("train", "held", "target"), rows, strict=True)))
         return _read(kept)
 
     def normalised(self) -> Cached:
@@ -85,8 +80,9 @@ class FeatureCandidates:
         backbone = copy.deepcopy(bench.model.backbone)
         if not kept.is_file():
             bench.own_statistics(backbone, self._paths(self.source.train))
-            train = bench.features(backbone, self._paths(self.source.train), "Source features, own statistics")
-            held = bench.features(backbone, self._paths(self.source.held), "Source features, own statistics")
+            own = self._paths(self.source.train) + self._paths(self.source.held)
+            found = bench.features(backbone, own, "Source features, own statistics")
+            train, held = np.split(found, [len(self.source.train)])
             bench.own_statistics(backbone, bench.target.source.paths)
             target = bench.features(backbone, bench.target.source.paths, "Target features, own statistics")
             save_arrays(state, {k: v.detach().cpu().numpy() for k, v in backbone.state_dict().items()})

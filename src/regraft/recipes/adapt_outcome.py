@@ -154,8 +154,16 @@ def _per_class(
     for index in np.unique(labels):
         of = labels == index
         before, after = _accuracy(control[of], labels[of]), _accuracy(kept[of], labels[of])
-        rows.append({"name": classes[index], "n": int(of.sum()), "source_only": before, "kept": after})
+        scores = {"source_only": before, "kept": after}
+        scores |= {"source_only_f1": _f1(control, labels, index), "kept_f1": _f1(kept, labels, index)}
+        rows.append({"name": classes[index], "n": int(of.sum()), **scores})
     return rows
+
+
+def _f1(probabilities: np.ndarray, labels: np.ndarray, index: int) -> float:
+    """F1 of one class that is among the labels: 2 TP / (answers + samples)."""
+    answers = probabilities.argmax(1) == index
+    return float(2 * (answers & (labels == index)).sum() / (answers.sum() + (labels == index).sum()))
 
 
 def _verdict(

@@ -118,7 +118,7 @@ class Report(BaseModel):
         None, description="adapt: accuracy(kept) − accuracy(source-only) by the oracle, with its paired interval"
     )
     oracle_per_class: list[dict[str, Any]] | None = Field(
-        None, description="adapt: per class name, n, accuracy of source-only and of what was kept, by the oracle"
+        None, description="adapt: per class name, n, accuracy and F1 of source-only and of what was kept, by the oracle"
     )
     validators: list[dict[str, Any]] = Field(
         default_factory=list,

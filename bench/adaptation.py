@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+ECE = ("oracle_ece", "oracle_ece_source")
 DOMAINS = ("photo", "art_painting", "cartoon", "sketch")
 
 
@@ -50,6 +51,7 @@ def line(name: str, report: dict[str, Any]) -> dict[str, Any]:
         "seconds": report["total_s"],
         "adabn_seconds": next((c["seconds"] for c in report["candidates"] if c["method"] == "AdaBN"), None),
         "why": report["why"],
+        "calibration": report["calibration"],
     }
     figures = " ".join(f"{k} {100 * v:.1f}" for k, v in oracle.items() if v is not None)
     print(f"{name}: kept {report['kept']} ({report['chosen']}), {report['total_s']:.0f} s | {figures}", flush=True)
@@ -114,6 +116,17 @@ def _cases(data: Path, out: Path, rng: np.random.Generator) -> list[tuple[str, P
     ]
 
 
+def _calibration(rows: list[dict[str, Any]]) -> None:
+    """Label-free estimates of the accuracy, and calibration errors, beside the oracle's."""
+    known = [(row["calibration"], row["value"]) for row in rows if row["calibration"]["how"] == "agreement"]
+    if known:
+        gaps = [found["estimated_accuracy"] - value for found, value in known]
+        errors = [100 * float(np.mean([found[key] for found, _ in known])) for key in ECE]
+        print(f"  estimated accuracy   {100 * np.mean(gaps):+.1f} points off on average, "
+              f"{100 * np.mean(np.abs(gaps)):.1f} in size; calibration error {errors[0]:.1f} %, "
+              f"with the source's temperature {errors[1]:.1f} %")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
@@ -145,6 +158,7 @@ def main() -> None:
                 print(f"  {name:20s} {100 * np.mean([row['oracle'].get(name, np.nan) for row in rows]):.1f} %")
             print(f"  label-free choice    {100 * means[-1][0]:.1f} %, source-only {100 * means[-1][1]:.1f} %, "
                   f"worst transfer {100 * worst:+.1f} points")  # fmt: skip
+            _calibration(rows)
         if len(means) > 1:
             spread = np.std([m[0] for m in means], ddof=1)
             print(f"{what}: {100 * np.mean([m[0] for m in means]):.1f} ± {100 * spread:.1f} % over {len(means)} seeds")

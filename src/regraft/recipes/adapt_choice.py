@@ -13,7 +13,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from regraft.adaptation.alarm import Alarm, Reverse, Vote, agreement, agreement_vote, class_affinity, judge, vote
+from regraft.adaptation.calibration import estimated_accuracy, matching_temperature
 from regraft.adaptation.distances import domain_distance
+from regraft.adaptation.shallow import shallow
 from regraft.adaptation.validators import choose, collapsed, reverse_accuracy, validators
 from regraft.core.errors import UsageError, unknown_name
 from regraft.measure.calibration import fit_temperature
@@ -40,7 +42,7 @@ class Decision:
     ranks: dict[str, float]
     votes: dict[str, Vote]
     reverse: Reverse | None
-    temperature: float
+    calibration: dict[str, Any]
     distance: dict[str, Any] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -128,7 +130,7 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         ranks=dict(ranking.mean_rank),
         votes=votes,
         reverse=reverse,
-        temperature=_temperature(bench, by_name[name]),
+        calibration=_calibration(bench, by_name[name], candidates),
         distance=_distances(bench, by_name[control], by_name[best]),
         alarms=found.alarms,
         notes=(_notes(ranking.ignored)),
@@ -192,10 +194,18 @@ def _collapsed(bench: AdaptBench, best: Adapted, control: Adapted) -> tuple[str,
     return tuple(bench.classes[int(i)] for i in sorted(after - before))
 
 
-def _temperature(bench: AdaptBench, kept: Adapted) -> float:
-    if bench.source is None or kept.source_logits is None:
-        return 1.0
-    return fit_temperature(kept.source_logits, bench.source.labels[bench.source.held])
+def _calibration(bench: AdaptBench, kept: Adapted, candidates: list[Adapted]) -> dict[str, Any]:
+    """Temperature for the target, the source's beside it, and the accuracy that agreement lets expect."""
+    of_source = None
+    if bench.source is not None and kept.source_logits is not None:
+        of_source = fit_temperature(kept.source_logits, bench.source.labels[bench.source.held])
+    # A map of plain features is too near to source-only to be a second opinion on the target.
+    peers = [c for c in candidates if c.name not in {PROBE, SOURCE_ONLY, kept.name} and c.name not in shallow]
+    expected = estimated_accuracy(kept.target_logits.argmax(1), [c.target_logits.argmax(1) for c in peers])
+    found = {"estimated_accuracy": expected, "source_temperature": of_source}
+    if expected is not None:
+        return {"how": "agreement", "temperature": matching_temperature(kept.target_logits, expected), **found}
+    return {"how": "none" if of_source is None else "source", "temperature": of_source or 1.0, **found}
 
 
 def _distances(bench: AdaptBench, control: Adapted, best: Adapted) -> dict[str, Any]:

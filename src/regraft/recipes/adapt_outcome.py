@@ -15,6 +15,7 @@ from regraft.core.files import replacing, write_text
 from regraft.deploy.packing import pack
 from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
 from regraft.measure.embedding import tsne
+from regraft.measure.metrics import score
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import AdaptBench
 from regraft.recipes.adapt_choice import Decision
@@ -43,7 +44,8 @@ def conclude_adaptation(
     kept = next(c for c in candidates if c.name == decision.name)
     control = next(c for c in candidates if c.name == decision.control)
     judged = {} if oracle is None else {c.name: _judge(bench, c, oracle) for c in candidates}
-    temperature = decision.temperature
+    calibration = dict(decision.calibration)
+    temperature = float(calibration["temperature"])
     _pack(bench, model, decision)
     _write_predictions(bench, kept, temperature)
     bench.listener.progress("Drawing the report", 0, 1)
@@ -54,6 +56,9 @@ def conclude_adaptation(
         options: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
         gain = paired_gain("accuracy", judged[kept.name], judged[control.name], oracle.labels, **options)
         per_class = _per_class(judged[kept.name], judged[control.name], oracle.labels, classes)
+        logits = np.log(np.clip(judged[kept.name], 1e-300, 1))
+        for key, divisor in (("oracle_ece", temperature), ("oracle_ece_source", calibration["source_temperature"])):
+            calibration[key] = None if divisor is None else score("ece", softmax(logits, divisor), oracle.labels)
     report: dict[str, Any] = {
         "recipe": "adapt",
         "data": bench.run.path.name.split("-")[2],
@@ -88,6 +93,7 @@ def conclude_adaptation(
         "evaluated_on": "no target label" if oracle is None else "the oracle's labels, read after the choice",
         "classes": list(classes),
         "temperature": temperature,
+        "calibration": calibration,
         "audit": bench.target.audit.to_json(),
         "notes": list(decision.notes) + _notes(oracle),
         "reproduce": command,
@@ -207,7 +213,7 @@ def _pack(bench: AdaptBench, model: Classification, decision: Decision) -> None:
         "seed": bench.config.seed,
     }
     pack(
-        bench.run.artifact, model, bench.classes, temperature=decision.temperature, threshold=0.0,
+        bench.run.artifact, model, bench.classes, temperature=float(decision.calibration["temperature"]), threshold=0.0,
         provenance=provenance, metrics={"kept": decision.kept, "method": decision.name},
     )  # fmt: skip
 

@@ -147,6 +147,12 @@ class Report(BaseModel):
     )
     reliability_after: list[dict[str, Any]] | None = Field(None, description="the same, after it")
     temperature: float | None = Field(None, description="the divisor of the logits, fitted on validation")
+    calibration: dict[str, Any] | None = Field(
+        None,
+        description="adapt: how the temperature was found ('agreement' of the candidates on the target, 'source', "
+        "'none'), `estimated_accuracy` on the target, and with an oracle the calibration errors with this temperature "
+        "and with the source's",
+    )
     abstention: dict[str, Any] | None = Field(
         None, description="measure.abstention, chosen on validation: threshold, coverage, accuracy, target"
     )

@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from regraft.adaptation.alarm import Alarm, Reverse, Vote, agreement, agreement_vote, class_affinity, judge, vote
+from regraft.adaptation.alarm import (
+    Alarm,
+    Reverse,
+    Vote,
+    agreement,
+    agreement_vote,
+    class_affinity,
+    consensus,
+    judge,
+    vote,
+)
 from regraft.adaptation.calibration import estimated_accuracy, matching_temperature
 from regraft.adaptation.distances import domain_distance
 from regraft.adaptation.shallow import shallow
@@ -113,6 +123,7 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
             best,
             gap=_gap(bench, by_name[control]),
             affinity=_affinity(bench, by_name.get("AdaBN", by_name[control])),
+            together=consensus([c.target_logits.argmax(1) for c in _peers(candidates)]),
             votes=votes,
             reverse=reverse,
             collapsed=_collapsed(bench, by_name[best], by_name[control]),
@@ -199,13 +210,17 @@ def _calibration(bench: AdaptBench, kept: Adapted, candidates: list[Adapted]) ->
     of_source = None
     if bench.source is not None and kept.source_logits is not None:
         of_source = fit_temperature(kept.source_logits, bench.source.labels[bench.source.held])
-    # A map of plain features is too near to source-only to be a second opinion on the target.
-    peers = [c for c in candidates if c.name not in {PROBE, SOURCE_ONLY, kept.name} and c.name not in shallow]
+    peers = [c for c in _peers(candidates) if c.name != kept.name]
     expected = estimated_accuracy(kept.target_logits.argmax(1), [c.target_logits.argmax(1) for c in peers])
     found = {"estimated_accuracy": expected, "source_temperature": of_source}
     if expected is not None:
         return {"how": "agreement", "temperature": matching_temperature(kept.target_logits, expected), **found}
     return {"how": "none" if of_source is None else "source", "temperature": of_source or 1.0, **found}
+
+
+def _peers(candidates: list[Adapted]) -> list[Adapted]:
+    """Those whose opinion on the target counts: a map of plain features is too near to source-only to be another."""
+    return [c for c in candidates if c.name not in {PROBE, SOURCE_ONLY} and c.name not in shallow]
 
 
 def _distances(bench: AdaptBench, control: Adapted, best: Adapted) -> dict[str, Any]:

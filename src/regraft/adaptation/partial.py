@@ -37,6 +37,8 @@ def resample(weights: Tensor, offset: Tensor) -> Tensor:
     for all, so row i comes ⌊N wᵢ / Σw⌋ or one more times, N wᵢ / Σw on average, and equal weights give every row once.
     """
     n = len(weights)
-    ends = torch.cumsum(weights.double(), dim=0)
-    places = (torch.arange(n, device=weights.device) + offset.to(weights.device)) * ends[-1] / n
-    return torch.searchsorted(ends, places, right=True).clamp(max=n - 1)
+    # On the CPU and in float64, which not every device has; over the largest, so that equal weights are exactly 1.
+    shares = weights.detach().cpu().double()
+    ends = torch.cumsum(shares / shares.max(), dim=0)
+    places = (torch.arange(n) + offset.cpu().double()) * ends[-1] / n
+    return torch.searchsorted(ends, places, right=True).clamp(max=n - 1).to(weights.device)

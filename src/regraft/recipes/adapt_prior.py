@@ -59,7 +59,7 @@ def prior_rows(
         {
             "name": name,
             "source": float(learned[k]) if bench.source is not None else None,
-            "target": float(shares[k]),
+            "target": round(float(shares[k]), 6),  # EM goes on to 1e-100 for a class that nobody is given
             "weight": float(mean[k] / mean.max()) if partial else None,
             "present": bool(mean[k] / mean.max() >= PRESENT) if partial else None,
         }

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from conftest import Shell
+from tiny_domains import write_domain
 
 METHODS = ("--method", "standardise,AdaBN,MCC,SHOT")
 
@@ -21,21 +21,9 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Stripes and blobs: grey on dark in one domain, the other way round and reddish in the other."""
     root = tmp_path_factory.mktemp("domains")
     rng = np.random.default_rng(0)
-    for domain in ("day", "night"):
-        for name in ("blobs", "stripes"):
-            (root / domain / name).mkdir(parents=True)
-            for index in range(20):
-                pixels = rng.integers(40, 80, (64, 64, 3))
-                if name == "stripes":
-                    pixels[:, :: int(rng.integers(4, 9))] += 120
-                else:
-                    y, x = rng.integers(5, 40, 2)
-                    pixels[y : y + 18, x : x + 18] += 120
-                if domain == "night":
-                    pixels = 255 - pixels
-                    pixels[..., 0] = np.minimum(255, pixels[..., 0] + 60)
-                Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / domain / name / f"{index}.png")
-    return root / "day", root / "night"
+    names = ("blobs", "stripes")
+    day, night = (write_domain(root / domain, names, 20, rng, night=domain == "night") for domain in ("day", "night"))
+    return day, night
 
 
 @pytest.fixture(scope="module")

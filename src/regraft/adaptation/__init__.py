@@ -7,6 +7,7 @@ from regraft.adaptation import (
     discrepancy,
     dynamic,
     moments,
+    open_set,
     self_training,
 )
 from regraft.adaptation.base import DomainLoss, losses
@@ -20,5 +21,6 @@ __all__ = [
     "dynamic",
     "losses",
     "moments",
+    "open_set",
     "self_training",
 ]

@@ -238,4 +238,4 @@ def _rows(view: DomainView, rows: torch.Tensor) -> DomainView:
         return view
     pick = [None if t is None else t[rows] for t in (view.features, view.logits, view.labels)]
     assert pick[0] is not None
-    return DomainView(pick[0], pick[1], pick[2])
+    return DomainView(pick[0], pick[1], pick[2], class_weights=view.class_weights)

@@ -15,6 +15,9 @@ from regraft.adaptation.kernels import both_features
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
 
+#: A class weighs at least this in a logarithm, so that one that was never predicted gives no infinite term.
+SMALLEST = 1e-6
+
 
 def log_probabilities(target: DomainView, method: str, least: int, temperature: float = 1.0) -> Tensor:
     """Log-softmax (M, K), in float32, of the target's logits / temperature. UsageError below `least` samples."""
@@ -29,11 +32,19 @@ def entropies(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(dim=1)
 
 
-def information_loss(log_p: Tensor) -> Tensor:
-    """Mean entropy minus the entropy of the mean prediction, of log-probabilities (M, K); scalar in nats."""
+def information_loss(log_p: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean entropy minus the entropy of the mean prediction, of log-probabilities (M, K); scalar in nats.
+
+    class_weights (K,): the second term becomes KL(mean prediction ‖ weights over their sum) − log K, which is the
+    same for equal weights and asks for no class that the target lacks.
+    """
     # In logarithms, so that a class that no sample predicts gives 0 · (large) and not 0 · ∞.
     log_mean = torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
-    return entropies(log_p).mean() + (log_mean.exp() * log_mean).sum()
+    if class_weights is None:
+        return entropies(log_p).mean() + (log_mean.exp() * log_mean).sum()
+    log_shares = class_weights.float().clamp(min=SMALLEST).log()
+    log_shares = log_shares - torch.logsumexp(log_shares, dim=0)
+    return entropies(log_p).mean() + (log_mean.exp() * (log_mean - log_shares)).sum() - math.log(log_p.shape[1])
 
 
 @losses.register("entropy")
@@ -61,8 +72,10 @@ class InformationMaximisation(DomainLoss):
 
     Paper: Liang et al., "Do We Really Need to Access the Source Data?" (SHOT), ICML 2020, arXiv:2002.08546, eq. 2: mean
     entropy of the predictions minus the entropy of their mean, with weight 1. Reads target.logits (M, K), M ≥ 2.
-    Between −log K and 0: it is minus the mutual information of sample and class. Differs from the paper in nothing;
-    its frozen classifier and pseudo-labels are no part of this term. Raises UsageError for missing logits or M < 2.
+    Between −log K and 0: it is minus the mutual information of sample and class. Where target.class_weights say how
+    often classes are expected, the mean is drawn to these shares and not to equal ones (`information_loss`). Differs
+    from the paper in that, which leaves the diversity out where the target lacks classes; its frozen classifier and
+    pseudo-labels are no part of this term. Raises UsageError for missing logits or M < 2.
     """
 
     paper = "Liang et al., ICML 2020, arXiv:2002.08546"
@@ -71,7 +84,7 @@ class InformationMaximisation(DomainLoss):
     needs_source = False
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
-        return information_loss(log_probabilities(target, "infomax", 2))
+        return information_loss(log_probabilities(target, "infomax", 2), target.class_weights)
 
 
 @losses.register("MCC")
@@ -115,7 +128,9 @@ class BNM(DomainLoss):
 
     Paper: Cui et al., "Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label Insufficient
     Situations", CVPR 2020, arXiv:2003.12237, with weight 1. Reads target.logits (M, K), M ≥ 1. Between
-    −√(min(M, K) / M) and 0. Differs from the paper in nothing. Raises UsageError for missing logits or an empty batch.
+    −√(min(M, K) / M) and 0. Differs from the paper where target.class_weights are given: column k is first multiplied
+    by weight k, so that a class which the target lacks adds nothing. Raises UsageError for missing logits or an empty
+    batch.
     """
 
     paper = "Cui et al., CVPR 2020, arXiv:2003.12237"
@@ -125,6 +140,8 @@ class BNM(DomainLoss):
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
         p = log_probabilities(target, "BNM", 1).exp()
+        if target.class_weights is not None:
+            p = p * target.class_weights
         values: Tensor = torch.linalg.svdvals(p)
         return -values.sum() / len(p)
 

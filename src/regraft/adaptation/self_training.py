@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regraft.adaptation.base import DomainLoss, losses, ramp, require
-from regraft.adaptation.confusion import entropies, information_loss, log_probabilities
+from regraft.adaptation.confusion import SMALLEST, entropies, information_loss, log_probabilities
+from regraft.adaptation.partial import present
 from regraft.core.types import DomainView
 
 
@@ -27,7 +28,9 @@ class PseudoLabel(_TargetAlone):
 
     Paper: Lee, ICML-W 2013; the balance between classes is that of class-balanced self-training (Zou et al. 2018,
     arXiv:1810.07911), here per batch. target.logits (M, K). threshold: probability from which an answer counts. The
-    weight rises with `progress` (ramp), as the answers get better. Returns 0 where nobody is sure.
+    weight rises with `progress` (ramp), as the answers get better. Where target.class_weights are given, a class weighs
+    that much: else the few wrong answers for a class that the target lacks would count as much as all right ones for
+    another. Returns 0 where nobody is sure.
     """
 
     paper = "Lee, ICML-W 2013; Zou et al., ECCV 2018, arXiv:1810.07911"
@@ -39,7 +42,7 @@ class PseudoLabel(_TargetAlone):
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
         logits = require(target.logits, "target logits", "pseudo-label").float()
         confidence, own = logits.detach().softmax(1).max(1)
-        return ramp(progress) * balanced_cross_entropy(logits, own, confidence >= self.threshold)
+        return ramp(progress) * balanced_cross_entropy(logits, own, confidence >= self.threshold, target.class_weights)
 
 
 @losses.register("FixMatch")
@@ -98,12 +101,12 @@ class SHOT(_TargetAlone):
     stays frozen (the recipe's rules say so), which keeps the source's hypothesis. target.features (M, D), target.logits
     (M, K). `centres` (K, D), unit rows, is set by `find_centres` over the whole target at every epoch's end, as in the
     paper; without them (all zero) the second term is left out. weight of the pseudo-labels: `beta` (paper: 0.3).
+    Where target.class_weights are given, the diversity of the first term is that of `information_loss`; the paper
+    leaves it out where the target lacks classes.
     """
 
     paper = "Liang et al., ICML 2020, arXiv:2002.08546"
     centres: Tensor
-    #: How often the centres were found; part of the state, so that a resumed training goes on counting.
-    refreshed: Tensor
     continues = True
     freezes_head = True
 
@@ -111,27 +114,33 @@ class SHOT(_TargetAlone):
         super().__init__(feature_dim, n_classes)
         self.beta = beta
         self.register_buffer("centres", torch.zeros(n_classes, feature_dim))
-        self.register_buffer("refreshed", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def find_centres(self, features: Tensor, logits: Tensor, rounds: int = 2) -> None:
-        """Class centres of (M, D) features with (M, K) logits: weighted by probability, then by nearest centre."""
+    def find_centres(
+        self, features: Tensor, logits: Tensor, rounds: int = 2, class_weights: Tensor | None = None
+    ) -> None:
+        """Class centres of (M, D) features with (M, K) logits: weighted by probability, then by nearest centre.
+
+        A class that nobody is given has no centre; with class_weights (K,) neither has one that seems absent
+        (`partial.present`), where the paper asks for 10 answers.
+        """
         unit = F.normalize(features.float(), dim=1)
         weights = logits.float().softmax(1)
-        present = torch.bincount(logits.argmax(1), minlength=self.n_classes) > 0
+        there = torch.bincount(logits.argmax(1), minlength=self.n_classes) > 0
+        if class_weights is not None:
+            there &= present(class_weights)
         for _ in range(rounds):
-            centres = F.normalize(weights.T @ unit, dim=1) * present[:, None]
-            weights = F.one_hot(_nearest(unit, centres, present), self.n_classes).float()
+            centres = F.normalize(weights.T @ unit, dim=1) * there[:, None]
+            weights = F.one_hot(_nearest(unit, centres, there), self.n_classes).float()
         self.centres.copy_(centres)
-        self.refreshed += 1
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
         logits = require(target.logits, "target logits", "SHOT").float()
-        loss = information_loss(log_probabilities(target, "SHOT", 2))
-        present = self.centres.abs().sum(1) > 0
-        if self.beta > 0 and bool(present.any()):
+        loss = information_loss(log_probabilities(target, "SHOT", 2), target.class_weights)
+        there = self.centres.abs().sum(1) > 0
+        if self.beta > 0 and bool(there.any()):
             unit = F.normalize(target.features.detach().float(), dim=1)
-            loss = loss + self.beta * F.cross_entropy(logits, _nearest(unit, self.centres, present))
+            loss = loss + self.beta * F.cross_entropy(logits, _nearest(unit, self.centres, there))
         return loss
 
 
@@ -151,13 +160,21 @@ class TENT(_TargetAlone):
         return entropies(log_probabilities(target, "TENT", 1)).mean()
 
 
-def balanced_cross_entropy(logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
-    """Cross-entropy over the chosen samples (M,) bool; every class that occurs weighs the same; 0 for no sample."""
+def balanced_cross_entropy(
+    logits: Tensor, labels: Tensor, chosen: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy over the chosen samples (M,) bool; 0 for no sample.
+
+    Every class that occurs weighs the same, or as class_weights (K,) say.
+    """
     if not bool(chosen.any()):
         return logits.sum() * 0.0
     each = F.cross_entropy(logits[chosen], labels[chosen], reduction="none")
     counts = torch.bincount(labels[chosen], minlength=logits.shape[1]).float()
-    weights = (1.0 / counts.clamp(min=1))[labels[chosen]]
+    of_class = 1.0 / counts.clamp(min=1)
+    if class_weights is not None:
+        of_class = of_class * class_weights.clamp(min=SMALLEST)
+    weights = of_class[labels[chosen]]
     return (each * weights).sum() / weights.sum()
 
 

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regraft.adaptation.base import DomainLoss
+from regraft.adaptation.partial import class_weights, resample
+from regraft.adaptation.self_training import SHOT
 from regraft.adaptation.views import fourier_restyle, strengthen
 from regraft.core.types import Batch, DomainView, StepOutput, Task
 from regraft.tasks.classification import Classification
@@ -28,7 +30,18 @@ class Adaptation(Task):
     Without a loss this is the source-only control: the same streams may be given, the target is not looked at.
     restyle: the share of the source's pictures that get the target's low-frequency amplitudes. smoothing: label
     smoothing on the source. The model's predictions are the task's.
+
+    partial: the target may lack some of the source's classes. Then `survey` estimates the class weights of PADA (Cao et
+    al., ECCV 2018, arXiv:1808.04205, eq. 3), and the source's rows of every batch are drawn anew in proportion to the
+    weights of their classes. The paper multiplies the classification loss and the discriminator's by them (eq. 4 and
+    5); drawing has the same expectation up to a factor, serves the losses that have no place for weights, and gives the
+    source's batch statistics the target's mixture too. The target's view carries the weights.
     """
+
+    #: (K,), with `partial` alone; 1 before the first survey.
+    target_weights: Tensor | None
+    #: How often the target was surveyed; part of the state, so that a resumed training goes on counting.
+    surveyed: Tensor
 
     def __init__(
         self,
@@ -38,6 +51,7 @@ class Adaptation(Task):
         weight: float | None = None,
         restyle: float = 0.0,
         smoothing: float = 0.1,
+        partial: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -47,6 +61,26 @@ class Adaptation(Task):
         self.teacher: nn.Module | None = None
         if loss is not None and loss.needs_teacher:
             self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.register_buffer("target_weights", torch.ones(model.n_classes) if partial else None)
+        self.register_buffer("surveyed", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def surveys(self) -> bool:
+        """Whether training looks at the whole target now and then."""
+        return self.target_weights is not None or isinstance(self.loss, SHOT)
+
+    @torch.no_grad()
+    def survey(self, features: Tensor, logits: Tensor) -> float:
+        """Estimate what needs the whole target, from its features (M, D) and logits (M, K); returns how often it was.
+
+        The class weights, and SHOT's centres.
+        """
+        if self.target_weights is not None:
+            self.target_weights.copy_(class_weights(logits.softmax(dim=1)))
+        if isinstance(self.loss, SHOT):
+            self.loss.find_centres(features, logits, class_weights=self.target_weights)
+        self.surveyed += 1
+        return float(self.surveyed)
 
     def layer_groups(self) -> dict[str, list[str]]:
         """The model's groups shallow → deep with "head", then what the loss learns itself, then a frozen teacher."""
@@ -75,13 +109,16 @@ class Adaptation(Task):
         total: Tensor | None = None
         logs: dict[str, float | Tensor] = {}
         if source is not None:
-            x = source.x
+            assert source.y is not None, "the source stream carries labels"
+            x, labels = source.x, source.y
+            if self.training and self.target_weights is not None:
+                rows = resample(self.target_weights[labels], torch.rand(()))
+                x, labels = x[rows], labels[rows]
             if self.training and self.restyle > 0 and target is not None:
                 x = fourier_restyle(x, target.x, self.restyle)
             features, logits = self.views(x)
-            assert source.y is not None, "the source stream carries labels"
-            total = self._supervised(logits.float(), source.y)
-            view = DomainView(features, logits, source.y)
+            total = self._supervised(logits.float(), labels)
+            view = DomainView(features, logits, labels)
             logs["source_loss"] = total.detach()
         if self.loss is not None and target is not None:
             term = self.loss(*self._pair(view, target.x), progress)
@@ -98,7 +135,7 @@ class Adaptation(Task):
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = self.teacher.predict(x)  # type: ignore[operator]
-        target = DomainView(features, logits, None, strong, teacher)
+        target = DomainView(features, logits, None, strong, teacher, self.target_weights)
         if source is None:
             source = DomainView(features[:0], logits[:0], None)
         return source, target

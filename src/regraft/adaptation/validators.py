@@ -16,6 +16,7 @@ from scipy.special import bdtr, log_softmax, softmax
 from torch import Tensor
 
 from regraft.adaptation.base import require
+from regraft.adaptation.confusion import SMALLEST
 from regraft.adaptation.distances import density_ratio
 from regraft.core.errors import DataError, UsageError, unknown_name
 from regraft.core.registry import Registry
@@ -85,14 +86,21 @@ class InfoMax(LabelFree):
     """Entropy of the mean prediction minus mean entropy of the predictions: sure and diverse, in 0…log K nats.
 
     Paper: Bridle et al., "Unsupervised Classifiers, Mutual Information and 'Phantom Targets'", NeurIPS 1991; for
-    adaptation Shi & Sha, ICML 2012, arXiv:1206.6438. Favours equal shares of the classes in the target.
+    adaptation Shi & Sha, ICML 2012, arXiv:1206.6438. Favours equal shares of the classes in the target; where
+    target.class_weights say what is expected, log K − KL(mean prediction ‖ weights over their sum) takes the first
+    term's place, which is the same for equal weights.
     """
 
     paper = "Shi & Sha, ICML 2012, arXiv:1206.6438"
 
     def _score(self, source: DomainView, target: DomainView) -> float:
         p = _probabilities(target)
-        return float(entropy(p.mean(axis=0)) - entropy(p).mean())
+        mean = p.mean(axis=0)
+        spread = entropy(mean)
+        if target.class_weights is not None:
+            shares = np.maximum(_numpy(target.class_weights), SMALLEST)
+            spread = np.log(len(mean)) + spread + mean @ np.log(shares / shares.sum())
+        return float(spread - entropy(p).mean())
 
 
 @validators.register("SND")
@@ -131,13 +139,15 @@ class BNM(LabelFree):
 
     Paper: Cui et al., "Towards Discriminability and Diversity: Batch Nuclear-norm Maximization", CVPR 2020,
     arXiv:2003.12237, which divides by M: over the bound, domains of unlike size compare. Its 1 is sure predictions
-    with equal shares.
+    with equal shares. Where target.class_weights are given, column k is first multiplied by weight k.
     """
 
     paper = "Cui et al., CVPR 2020, arXiv:2003.12237"
 
     def _score(self, source: DomainView, target: DomainView) -> float:
         p = _probabilities(target)
+        if target.class_weights is not None:
+            p = p * _numpy(target.class_weights)
         return float(np.linalg.svd(p, compute_uv=False).sum() / np.sqrt(len(p) * min(p.shape)))
 
 

@@ -23,6 +23,9 @@ def adapt(
     oracle: Annotated[
         Path | None, typer.Option(help="Labelled target pictures: their figures are shown beside, never used.")
     ] = None,
+    setting: Annotated[
+        str, typer.Option(help="closed: same classes; partial: the target lacks some; open: it has others, too.")
+    ] = "closed",
     method: Annotated[str, typer.Option(help="auto, or names with commas between them.")] = "auto",
     validator: Annotated[str, typer.Option(help="auto, or the label-free validators that choose.")] = "auto",
     tune: Annotated[
@@ -59,10 +62,10 @@ def adapt(
     given = list(domains or ())
     config = checked_adapt(
         source=tuple(given[:-1]), target=tuple(given[-1:]), source_free=source_free, oracle=oracle,
-        methods=_names(method), validators=_names(validator), tune=tune, weight=weight, group=group, backbone=backbone,
-        weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last, batch_size=batch_size,
-        restyle=restyle, flip=flip, max_bad=max_bad, seed=seed, deterministic=deterministic, device=device,
-        devices=devices, precision=precision, threads=threads,
+        setting=setting, methods=_names(method), validators=_names(validator), tune=tune, weight=weight, group=group,
+        backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last,
+        batch_size=batch_size, restyle=restyle, flip=flip, max_bad=max_bad, seed=seed, deterministic=deterministic,
+        device=device, devices=devices, precision=precision, threads=threads,
     )  # fmt: skip
     with Screen() as screen:
         run = run_adapt(config, runs=runs, fresh=fresh, listener=screen.listener)

@@ -70,6 +70,7 @@ class DomainView:
 
     `labels` is None for the target, always. strong: logits of a second, heavily altered view of the same samples;
     teacher: logits of a running average of the network on the first view; each only where a method asks for it.
+    class_weights: (K,) in 0…1, how much each of the source's classes is taken to be in the target; None: all alike.
     """
 
     features: Tensor
@@ -77,6 +78,7 @@ class DomainView:
     labels: Tensor | None = None
     strong: Tensor | None = None
     teacher: Tensor | None = None
+    class_weights: Tensor | None = None
 
 
 @runtime_checkable

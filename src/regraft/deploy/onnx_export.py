@@ -260,6 +260,7 @@ def _metadata(packed: PackedClassifier) -> dict[str, str]:
         "labels": json.dumps(list(packed.labels), ensure_ascii=False),
         "input_spec": json.dumps(packed.input_spec.to_json(), ensure_ascii=False),
         "threshold": repr(packed.threshold),
+        "unknown": "true" if packed.unknown else "false",
         "temperature": repr(packed.temperature),
         "artifact_sha256": str(manifest["files"][WEIGHTS]["sha256"]),
         "backbone": str(manifest["backbone"].get("name", "")),

@@ -25,6 +25,7 @@ class OnnxPredictor:
         self.metadata = metadata
         self.labels: tuple[str, ...] = tuple(json.loads(metadata["regraft.labels"]))
         self.threshold = float(metadata["regraft.threshold"])
+        self.unknown = metadata.get("regraft.unknown") == "true"
 
     @classmethod
     def load(cls, path: Path | str, *, threads: int = 0) -> OnnxPredictor:
@@ -65,7 +66,9 @@ class OnnxPredictor:
                 path = name_of(items[len(found)])
                 if isinstance(picture, Tensor):
                     images = picture.permute(1, 2, 0).contiguous().numpy()[None]
-                    found.append(answer(path, self.run(images)[0], self.labels, top=top, threshold=least))
+                    found.append(
+                        answer(path, self.run(images)[0], self.labels, top=top, threshold=least, unknown=self.unknown)
+                    )
                 else:
                     found.append(Prediction(path, None, 0.0, error=str(picture)))
         return found

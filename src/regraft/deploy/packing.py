@@ -22,13 +22,15 @@ KIND = "image-classification"
 class PackedClassifier:
     """A classifier out of its artifact, in evaluation mode.
 
-    temperature divides the logits before the softmax; threshold is the confidence below which an answer is "not sure".
+    temperature divides the logits before the softmax; threshold is the confidence below which an answer is "not sure",
+    or with `unknown` "none of these classes".
     """
 
     task: Classification
     labels: tuple[str, ...]
     temperature: float
     threshold: float
+    unknown: bool
     manifest: Mapping[str, Any]
 
     @property
@@ -43,6 +45,7 @@ def pack(
     *,
     temperature: float,
     threshold: float,
+    unknown: bool = False,
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
@@ -57,6 +60,7 @@ def pack(
         "labels": list(labels),
         "temperature": temperature,
         "threshold": threshold,
+        "unknown": unknown,
         "licence": backbone.provenance.get("licence") or backbone.licence,
         "provenance": dict(provenance),
         "metrics": dict(metrics),
@@ -87,5 +91,6 @@ def unpack(folder: Path) -> PackedClassifier:
         tuple(str(label) for label in manifest["labels"]),
         float(manifest["temperature"]),
         float(manifest.get("threshold", 0.0)),
+        manifest.get("unknown") is True,
         manifest,
     )

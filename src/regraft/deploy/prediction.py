@@ -10,15 +10,18 @@ import numpy as np
 
 from regraft.core.errors import UsageError
 
+#: The answer below the threshold of a model that was adapted to a target with other classes beside its own.
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class Prediction:
     """What a model says of one picture.
 
     path: as given, None for a picture that came as pixels. label: None where the model abstained (confidence
-    below the threshold) or the picture could not be read. confidence: probability of the likeliest label, in
-    [0, 1]. top: the likeliest (label, probability), best first; empty where there is an error. error: why
-    there is no answer.
+    below the threshold) or the picture could not be read; "unknown" where the model takes it for none of its classes.
+    confidence: probability of the likeliest label, in [0, 1]. top: the likeliest (label, probability), best first;
+    empty where there is an error. error: why there is no answer. unknown: tells that answer from a class of that name.
     """
 
     path: str | None
@@ -26,6 +29,7 @@ class Prediction:
     confidence: float
     top: tuple[tuple[str, float], ...] = ()
     error: str | None = None
+    unknown: bool = False
 
     @property
     def abstained(self) -> bool:
@@ -39,19 +43,31 @@ class Prediction:
             "label": self.label,
             "confidence": self.confidence,
             "abstained": self.abstained,
+            "unknown": self.unknown,
             "top": [{"label": label, "probability": probability} for label, probability in self.top],
             "error": self.error,
         }
 
 
 def answer(
-    path: str | None, probabilities: np.ndarray, labels: Sequence[str], *, top: int, threshold: float
+    path: str | None,
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    *,
+    top: int,
+    threshold: float,
+    unknown: bool = False,
 ) -> Prediction:
-    """Probabilities (K,) → a prediction with at most `top` alternatives; ties keep the order of the labels."""
+    """Probabilities (K,) → a prediction with at most `top` alternatives; ties keep the order of the labels.
+
+    unknown: whether a confidence below the threshold means "none of these classes" and not "not sure".
+    """
     order = np.argsort(-probabilities, kind="stable")
     best = tuple((labels[i], float(probabilities[i])) for i in order[:top])
     confidence = float(probabilities[order[0]])
-    return Prediction(path, labels[order[0]] if confidence >= threshold else None, confidence, best)
+    if confidence >= threshold:
+        return Prediction(path, labels[order[0]], confidence, best)
+    return Prediction(path, UNKNOWN if unknown else None, confidence, best, unknown=unknown)
 
 
 def check_options(top: int, threshold: float, batch_size: int) -> None:

@@ -60,8 +60,9 @@ class Predictor:
         """One prediction per picture, in order.
 
         paths_or_arrays: paths, uint8 arrays (H, W, 3) or Pillow images, mixed as you like, or a single one of
-        them. top: how many alternatives to tell. threshold: confidence below which the label is None; None
-        takes the artifact's own, 0 never abstains. A picture that cannot be read gives a prediction with its
+        them. top: how many alternatives to tell. threshold: confidence below which the label is None, or
+        "unknown" where the model was adapted to a target with other classes; None takes the artifact's own, 0
+        always gives a class. A picture that cannot be read gives a prediction with its
         error.
         """
         least = self.threshold if threshold is None else threshold
@@ -96,7 +97,9 @@ class Predictor:
             for picture in read:
                 path = name_of(next(remaining))
                 if isinstance(picture, Tensor):
-                    yield answer(path, next(found), self.labels, top=top, threshold=threshold)
+                    yield answer(
+                        path, next(found), self.labels, top=top, threshold=threshold, unknown=self.packed.unknown
+                    )
                 else:
                     yield Prediction(path, None, 0.0, error=str(picture))
 

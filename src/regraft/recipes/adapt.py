@@ -27,7 +27,7 @@ from regraft.engine import launch
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_choice import chosen_validators, decide
-from regraft.recipes.adapt_config import AUTO, AdaptConfig
+from regraft.recipes.adapt_config import AUTO, AUTO_OPEN, PRIORS, AdaptConfig
 from regraft.recipes.adapt_features import ADABN, FeatureCandidates
 from regraft.recipes.adapt_outcome import conclude_adaptation
 from regraft.recipes.budget import Clock
@@ -78,7 +78,10 @@ def run_adapt(
         )  # fmt: skip
     target = read_unlabelled(config.target, max_bad=config.max_bad, progress=look)
     model, classes, backbone_name = _start(config, source)
-    oracle = None if config.oracle is None else read_oracle(config.oracle, classes, max_bad=config.max_bad)
+    _check_priors(config, methods, pretrained=bool(model.backbone.provenance))
+    oracle = None
+    if config.oracle is not None:
+        oracle = read_oracle(config.oracle, classes, max_bad=config.max_bad, keep_unknown=config.setting == "open")
     data = f"{config.source[0].resolve().name if config.source else 'run'}_to_{config.target[0].resolve().name}"
 
     def open_() -> tuple[Path, bool]:
@@ -108,18 +111,33 @@ def run_adapt(
 
 def method_names(config: AdaptConfig) -> tuple[str, ...]:
     """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
-    known = {*losses.names(), *shallow.names(), "AdaBN"}
-    names = tuple(dict.fromkeys(n for name in config.methods for n in (AUTO if name == "auto" else (name,))))
+    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN}
+    auto = (*AUTO, *AUTO_OPEN) if config.setting == "open" else AUTO
+    names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
     for name in names:
         if name not in known:
             raise unknown_name("adaptation method", name, {*known, "auto"})
+    strange = [n for n in names if n in AUTO_OPEN]
+    if strange and config.setting != "open":
+        raise UsageError(f"{strange[0]} is for a target with classes that the source lacks: it takes --setting open.")
     if config.source_free is None:
         return names
-    alone = [n for n in names if n == "AdaBN" or (n in losses and not losses.get(n).needs_source)]
+    alone = [n for n in names if n == ADABN or (n in losses and not losses.get(n).needs_source)]
     if not alone or (config.methods != ("auto",) and len(alone) < len(names)):
-        able = sorted({"AdaBN", *(n for n in losses if not losses.get(n).needs_source)})
+        able = sorted({ADABN, *(n for n in losses if not losses.get(n).needs_source)})
         raise UsageError(f"Without source pictures only {', '.join(able)} can work; {', '.join(names)} came.")
     return tuple(alone)
+
+
+def _check_priors(config: AdaptConfig, methods: tuple[str, ...], *, pretrained: bool) -> None:
+    """UsageError where a method that corrects a head on cached features would have none."""
+    asked = [n for n in methods if n in PRIORS]
+    if asked and (config.tune == "network" or not pretrained):
+        why = "--tune network" if config.tune == "network" else f"{config.backbone}, which has no pretrained weights"
+        raise UsageError(
+            f"{' and '.join(asked)} correct a head on cached features and cannot be used with {why}: take a pretrained "
+            "backbone without --tune network, or leave them out."
+        )
 
 
 def _start(config: AdaptConfig, source: Labelled | None) -> tuple[Classification, tuple[str, ...], str]:
@@ -141,7 +159,8 @@ def _tell(source: Labelled | None, target: Unlabelled, oracle: Oracle | None, li
             if finding.severity != "info":
                 listener.say(f"  {finding.severity} ({name}): {finding.sentence}")
     if oracle is not None:
-        left = f"; {oracle.unknown} of other classes are left out" if oracle.unknown else ""
+        counted = "count as unknown" if oracle.keeps_unknown else "are left out"
+        left = f"; {oracle.unknown} of other classes {counted}" if oracle.unknown else ""
         listener.say(f"Oracle: {len(oracle.labels)} labelled target pictures, for the figures alone{left}.")
 
 
@@ -199,6 +218,8 @@ class _Adapting:
                 candidates.append(self._done(stage.shallow(name)))
             elif name == ADABN and stage.own:
                 candidates.append(self._done(stage.adabn()))
+            elif name in PRIORS:
+                candidates.append(self._done(stage.corrected(name)))
             elif name in losses:
                 candidates.append(self._done(stage.trained(name)))
         return candidates

@@ -17,7 +17,10 @@ from regraft.tasks.classification import Classification
 
 @dataclass
 class Adapted:
-    """A candidate's answers. source_*: held-out source pictures, None where there is no source; target_*: all."""
+    """A candidate's answers. source_*: held-out source pictures, None where there is no source; target_*: all.
+
+    prior: the class shares (K,) of the target that its answers there assume, where it does assume some.
+    """
 
     name: str
     seconds: float
@@ -27,6 +30,7 @@ class Adapted:
     source_features: np.ndarray | None = None
     source_logits: np.ndarray | None = None
     steps: int = 0
+    prior: np.ndarray | None = None
 
     def views(self, labels: np.ndarray | None) -> tuple[DomainView, DomainView]:
         """What validators see: (source with its labels, target without any)."""
@@ -67,6 +71,7 @@ def read_answers(folder: Path) -> Adapted:
         arrays.get("source_features"),
         arrays.get("source_logits"),
         int(plain["steps"]),
+        arrays.get("prior"),
     )
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from regraft.adaptation.base import losses
 from regraft.adaptation.rules import rules_for
-from regraft.adaptation.self_training import SHOT
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
 from regraft.backbones.base import ImageBackbone
@@ -173,7 +172,10 @@ class AdaptBench:
             loss = None if name == SOURCE_ONLY else losses.get(name)(start.backbone.feature_dim, len(self.classes))
             model = Classification(copy.deepcopy(start.backbone), len(self.classes), class_weights=self.class_weights())
             model.load_state_dict({**model.state_dict(), **start.state_dict()})
-            return Adaptation(model, loss, weight=config.weight, restyle=config.restyle, smoothing=config.smoothing)
+            return Adaptation(
+                model, loss, weight=config.weight, restyle=config.restyle, smoothing=config.smoothing,
+                partial=config.setting == "partial" and loss is not None,
+            )  # fmt: skip
 
     def plan(self, task: Adaptation, batch: int) -> Plan:
         config = self.config
@@ -194,13 +196,13 @@ class AdaptBench:
         plan = self.plan(task, first.batch_size * self.machine.fabric.world_size)
         self.plans[name] = str(plan)
         per_epoch = len(first)
-        if isinstance(task.loss, SHOT):
-            self._centres(task)
+        if task.surveys:
+            self._survey(task)
         settings = FitSettings(
             steps=steps,
             weight_decay=self.config.weight_decay,
             clip_norm=self.config.clip_norm,
-            evaluate_every=per_epoch if isinstance(task.loss, SHOT) else 0,
+            evaluate_every=per_epoch if task.surveys else 0,
             limit_s=limit_s,
             checkpoint_every_s=self.config.checkpoint_every_s,
             seed=self.config.seed,
@@ -211,7 +213,7 @@ class AdaptBench:
             plan,
             settings,
             self.machine,
-            evaluate=self._centres if isinstance(task.loss, SHOT) else None,
+            evaluate=self._survey if task.surveys else None,
             on_step=self.teller(name, steps),
             checkpoints=folder / "checkpoints",
         )
@@ -268,9 +270,9 @@ class AdaptBench:
             on_step=lambda r: marks.append(r.elapsed_s))  # fmt: skip
         return max(1e-4, (marks[-1] - marks[0]) / 2) * len(streams["source"])
 
-    def _centres(self, task: Task) -> tuple[float, Mapping[str, float]]:
-        """SHOT's class centres over the whole target; the score only says that later is better."""
-        assert isinstance(task, Adaptation) and isinstance(task.loss, SHOT)
+    def _survey(self, task: Task) -> tuple[float, Mapping[str, float]]:
+        """What a training needs of the whole target; the score only says that later is better."""
+        assert isinstance(task, Adaptation)
         task.to(self.machine.device)
         dim = task.model.backbone.feature_dim
 
@@ -278,8 +280,7 @@ class AdaptBench:
             return torch.cat(task.views(x), dim=1)
 
         found = predict(task, self.plain(self.target.source.paths), self.machine, call=both).outputs
-        task.loss.find_centres(found[:, :dim].to(self.machine.device), found[:, dim:].to(self.machine.device))
-        return float(task.loss.refreshed), {}
+        return task.survey(found[:, :dim].to(self.machine.device), found[:, dim:].to(self.machine.device)), {}
 
     def class_weights(self) -> Tensor | None:
         """Weights (K,) of the source's classes, None where they are about even."""

@@ -23,14 +23,13 @@ from regraft.adaptation.alarm import (
     judge,
     vote,
 )
-from regraft.adaptation.calibration import estimated_accuracy, matching_temperature
 from regraft.adaptation.distances import domain_distance
-from regraft.adaptation.shallow import shallow
+from regraft.adaptation.partial import PRESENT
 from regraft.adaptation.validators import choose, collapsed, reverse_accuracy, validators
 from regraft.core.errors import UsageError, unknown_name
-from regraft.measure.calibration import fit_temperature
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
+from regraft.recipes.adapt_setting import Setting, look, peers
 
 #: The ensemble's own voice: how often a candidate answers as the other adapted ones do. Scores that a method maximises
 #: itself (entropy, infomax) cannot be fooled by it alone.
@@ -52,12 +51,22 @@ class Decision:
     ranks: dict[str, float]
     votes: dict[str, Vote]
     reverse: Reverse | None
-    calibration: dict[str, Any]
+    setting: Setting
     distance: dict[str, Any] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     next_steps: str = ""
     plan: str = ""
+
+    @property
+    def temperature(self) -> float:
+        """The kept candidate's: its logits are divided by it."""
+        return self.setting.calibrations[self.name].temperature
+
+    @property
+    def threshold(self) -> float:
+        """The confidence below which the kept candidate answers `unknown`; 0 where it never does."""
+        return self.setting.thresholds.get(self.name, 0.0)
 
     @property
     def helped(self) -> bool | None:
@@ -99,11 +108,12 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     names = chosen_validators(bench.config.validators, with_source=bench.source is not None)
     tools = {name: validators.get(name)() for name in names if name != AGREEMENT}
     labels = None if bench.source is None else bench.source.labels[bench.source.held]
-    views = {c.name: c.views(labels) for c in candidates}
+    setting = look(bench.config.setting, candidates, labels)
+    views = {c.name: setting.views(c) for c in candidates}
     scores = {c: {v: tool.score(*views[c]) for v, tool in tools.items()} for c in views}
     control = SOURCE_ONLY if SOURCE_ONLY in views else PROBE
     challengers = [c for c in views if c not in {SOURCE_ONLY, PROBE}]
-    answers = {c.name: c.target_logits.argmax(1) for c in candidates}
+    answers = {c.name: setting.answers(c) for c in candidates}
     together = AGREEMENT in names and len(challengers) > 2
     if together:
         for c in views:
@@ -118,15 +128,15 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         if together:
             others = [answers[o] for o in challengers if o != best]
             votes[AGREEMENT] = agreement_vote(answers[best], answers[control], others, seed=bench.config.seed)
-        reverse = _reverse(bench, by_name[best], by_name[control])
+        reverse = _reverse(bench, setting, by_name[best], by_name[control])
         found = judge(
             best,
             gap=_gap(bench, by_name[control]),
-            affinity=_affinity(bench, by_name.get("AdaBN", by_name[control])),
-            together=consensus([c.target_logits.argmax(1) for c in _peers(candidates)]),
+            affinity=_affinity(bench, setting, by_name.get("AdaBN", by_name[control])),
+            together=consensus([setting.answers(c) for c in peers(candidates)]),
             votes=votes,
             reverse=reverse,
-            collapsed=_collapsed(bench, by_name[best], by_name[control]),
+            collapsed=_collapsed(bench, setting, by_name[best], by_name[control]),
         )
     else:
         best, found = control, Alarm(False, "no method was tried.")
@@ -141,7 +151,7 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         ranks=dict(ranking.mean_rank),
         votes=votes,
         reverse=reverse,
-        calibration=_calibration(bench, by_name[name], candidates),
+        setting=setting,
         distance=_distances(bench, by_name[control], by_name[best]),
         alarms=found.alarms,
         notes=(_notes(ranking.ignored)),
@@ -172,18 +182,20 @@ def _gap(bench: AdaptBench, control: Adapted) -> float | None:
     )
 
 
-def _affinity(bench: AdaptBench, found: Adapted) -> float | None:
+def _affinity(bench: AdaptBench, setting: Setting, found: Adapted) -> float | None:
     """Under each domain's own statistics where there are such: plain features differ by more than their classes."""
-    if bench.source is None or found.source_features is None:
+    found, labels = setting.narrowed(found), setting.source_labels
+    if labels is None or found.source_features is None:
         return None
-    labels = bench.source.labels[bench.source.held]
     return class_affinity(found.source_features, labels, found.target_features, seed=bench.config.seed)
 
 
-def _reverse(bench: AdaptBench, best: Adapted, control: Adapted) -> Reverse | None:
-    if bench.source is None or best.source_features is None or control.source_features is None:
+def _reverse(bench: AdaptBench, setting: Setting, best: Adapted, control: Adapted) -> Reverse | None:
+    best, control, labels = setting.narrowed(best), setting.narrowed(control), setting.source_labels
+    if labels is None or best.source_features is None or control.source_features is None:
         return None
-    labels = bench.source.labels[bench.source.held]
+    if len(np.unique(labels)) < 2:  # with partial, where the target seems to hold one class: nothing to be told apart
+        return None
     assert best.source_logits is not None
     chance = float(np.bincount(labels).max() / len(labels))
     own = float((best.source_logits.argmax(1) == labels).mean())
@@ -195,32 +207,21 @@ def _reverse(bench: AdaptBench, best: Adapted, control: Adapted) -> Reverse | No
     return Reverse(found[0], found[1], own, chance)
 
 
-def _collapsed(bench: AdaptBench, best: Adapted, control: Adapted) -> tuple[str, ...]:
-    """Classes that collapse in the adapted model and not in source-only."""
+def _collapsed(bench: AdaptBench, setting: Setting, best: Adapted, control: Adapted) -> tuple[str, ...]:
+    """Classes that collapse in the adapted model and not in source-only, by the shares that are expected.
+
+    These are the source's, unless the candidate estimates the target's itself, or classes may be missing (partial).
+    """
     prior = np.full(len(bench.classes), 1 / len(bench.classes))
-    if bench.source is not None:
+    if best.prior is not None:
+        prior = best.prior
+    elif setting.target_weights is not None:
+        prior = np.where(setting.target_weights >= PRESENT, setting.target_weights, 0.0)
+    elif bench.source is not None:
         prior = np.bincount(bench.source.labels, minlength=len(bench.classes)) / len(bench.source.labels)
-    after = set(collapsed(best.target_logits, prior))
-    before = set(collapsed(control.target_logits, prior))
+    after = set(collapsed(setting.narrowed(best).target_logits, prior))
+    before = set(collapsed(setting.narrowed(control).target_logits, prior))
     return tuple(bench.classes[int(i)] for i in sorted(after - before))
-
-
-def _calibration(bench: AdaptBench, kept: Adapted, candidates: list[Adapted]) -> dict[str, Any]:
-    """Temperature for the target, the source's beside it, and the accuracy that agreement lets expect."""
-    of_source = None
-    if bench.source is not None and kept.source_logits is not None:
-        of_source = fit_temperature(kept.source_logits, bench.source.labels[bench.source.held])
-    peers = [c for c in _peers(candidates) if c.name != kept.name]
-    expected = estimated_accuracy(kept.target_logits.argmax(1), [c.target_logits.argmax(1) for c in peers])
-    found = {"estimated_accuracy": expected, "source_temperature": of_source}
-    if expected is not None:
-        return {"how": "agreement", "temperature": matching_temperature(kept.target_logits, expected), **found}
-    return {"how": "none" if of_source is None else "source", "temperature": of_source or 1.0, **found}
-
-
-def _peers(candidates: list[Adapted]) -> list[Adapted]:
-    """Those whose opinion on the target counts: a map of plain features is too near to source-only to be another."""
-    return [c for c in candidates if c.name not in {PROBE, SOURCE_ONLY} and c.name not in shallow]
 
 
 def _distances(bench: AdaptBench, control: Adapted, best: Adapted) -> dict[str, Any]:

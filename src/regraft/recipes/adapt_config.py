@@ -12,6 +12,10 @@ from regraft.recipes.config import sentence
 
 #: What `--method auto` tries, cheap to costly; the trained ones as far as the budget reaches.
 AUTO = ("standardise", "CORAL", "AdaBN", "MCC", "SHOT", "CDAN+E", "DAN")
+#: What it tries besides where the target has classes that the source lacks.
+AUTO_OPEN = ("OSBP",)
+#: The methods that correct a solved head for other class shares; for cached features alone.
+PRIORS = ("BBSE", "EM-prior")
 
 
 class AdaptConfig(BaseModel):
@@ -27,6 +31,8 @@ class AdaptConfig(BaseModel):
     label: str = "label"
     group: str | None = None
     oracle: Path | None = None
+    #: Whether the target has the source's classes, only some of them, or others beside.
+    setting: Literal["closed", "partial", "open"] = "closed"
     max_bad: float = Field(0.1, ge=0, le=1)
 
     backbone: str = "scion"

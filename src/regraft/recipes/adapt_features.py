@@ -20,8 +20,8 @@ from torch import nn
 
 from regraft.adaptation.adapter import FeatureAdapter
 from regraft.adaptation.base import losses
+from regraft.adaptation.partial import resample
 from regraft.adaptation.rules import rules_for
-from regraft.adaptation.self_training import SHOT
 from regraft.adaptation.shallow import Affine, shallow
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
@@ -30,6 +30,7 @@ from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
 from regraft.recipes.adapt_answers import Adapted, save_arrays
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
+from regraft.recipes.adapt_prior import class_shares, corrected_shares
 from regraft.strategies import RuleStrategy
 from regraft.tasks.classification import Classification
 
@@ -104,6 +105,23 @@ class FeatureCandidates:
         head = self.bench.head(features.train, self.source.train)
         return self._finish(ADABN, started, features, (head.weight, head.bias), self.target_backbone)
 
+    def corrected(self, name: str) -> Adapted:
+        """AdaBN, or the source-only probe where there is none to be had, for the class shares that the target has.
+
+        name: "BBSE" or "EM-prior". The correction is part of the head's bias; held-out source answers go without it.
+        """
+        started, features = time.monotonic(), self.normalised()
+        solved = self.bench.head(features.train, self.source.train)
+        held, target = solved.logits(features.held), solved.logits(features.target)
+        shares, offset = corrected_shares(
+            name, held, self.source.labels[self.source.held], target, class_shares(self.bench)
+        )
+        weight, bias = solved.weight, solved.bias + offset
+        found = Adapted(name, time.monotonic() - started, weight.size + bias.size, features.target, target + offset,
+                        features.held, held, prior=shares)  # fmt: skip
+        self.bench.keep(found, self.bench.with_head(self.target_backbone, weight, bias))
+        return found
+
     def shallow(self, name: str) -> Adapted:
         """A shallow method on plain features; its target map is folded into the head."""
         started, features = time.monotonic(), self.plain()
@@ -126,17 +144,15 @@ class FeatureCandidates:
         torch.set_num_threads(1)  # matrices of this size gain nothing from more, and wait for each other
         try:
             if continues and self._adapter is None:
-                self._adapter = self._fit(None, features, None)
-            model = self._fit(None if alone else name, features, self._adapter if continues else None)
+                self._adapter = self._fit(None, features, None).model
+            task = self._fit(None if alone else name, features, self._adapter if continues else None)
         finally:
             torch.set_num_threads(threads)
-        return self._answer(
-            name, started, model, features, self.bench.model.backbone if alone else self.target_backbone
-        )
+        return self._answer(name, started, task, features, self.bench.model.backbone if alone else self.target_backbone)
 
     # ---- the parts ----------------------------------------------------------------------------------------------
 
-    def _fit(self, name: str | None, features: Cached, start: Classification | None) -> Classification:
+    def _fit(self, name: str | None, features: Cached, start: Classification | None) -> Adaptation:
         bench, k = self.bench, len(self.bench.classes)
         seed = bench.config.seed
         labels = self.source.labels[self.source.train]
@@ -150,7 +166,10 @@ class FeatureCandidates:
             else:
                 model = copy.deepcopy(start)
             loss = None if name is None else losses.get(name)(model.backbone.feature_dim, k)
-            task = Adaptation(model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing)
+            task = Adaptation(
+                model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing,
+                partial=bench.config.setting == "partial" and loss is not None,
+            )  # fmt: skip
         streams: dict[str, VectorStream] = {}
         if start is None:
             streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed)
@@ -158,28 +177,28 @@ class FeatureCandidates:
             streams["target"] = VectorStream(features.target, None, batch_size=BATCH, seed=seed + 1)
         plan = RuleStrategy(rules_for(task, pretrained=False)).plan(task, LR if start is None else CONTINUED_LR)
         per_epoch = len(next(iter(streams.values())))
+        if task.target_weights is not None:
+            # Of a small source an epoch is a step or two: surveys of the whole target would take most of the time.
+            per_epoch = max(per_epoch, STEPS // 20)
         settings = FitSettings(steps=STEPS, weight_decay=0.01, evaluate_every=per_epoch, seed=seed)
-        if not isinstance(loss, SHOT):
-            fit(task, streams, plan, settings, bench.machine, on_step=bench.teller(name or SOURCE_ONLY, STEPS))
-            return task.model.cpu().eval()
 
-        def centres(current: Task) -> tuple[float, Mapping[str, float]]:
-            assert isinstance(loss, SHOT)
+        def survey(current: Task) -> tuple[float, Mapping[str, float]]:
             current.eval()
             with torch.no_grad():
                 rows = torch.from_numpy(features.target).to(bench.machine.device)
-                loss.find_centres(*task.views(rows))
-            return float(loss.refreshed), {}
+                return task.survey(*task.views(rows)), {}
 
         task.to(bench.machine.device)
-        centres(task)
-        fit(task, streams, plan, settings, bench.machine, evaluate=centres, on_step=bench.teller(str(name), STEPS))
-        return task.model.cpu().eval()
+        if task.surveys:
+            survey(task)
+        fit(task, streams, plan, settings, bench.machine, evaluate=survey if task.surveys else None,
+            on_step=bench.teller(name or SOURCE_ONLY, STEPS))  # fmt: skip
+        task.model.cpu().eval()
+        return task
 
-    def _answer(
-        self, name: str, started: float, model: Classification, features: Cached, backbone: nn.Module
-    ) -> Adapted:
+    def _answer(self, name: str, started: float, task: Adaptation, features: Cached, backbone: nn.Module) -> Adapted:
         """Each domain under its own statistics in the adapter's norm too; the target's go into the folded head."""
+        model = task.model
         adapter: nn.Module = model.backbone
         assert isinstance(adapter, FeatureAdapter)
         weight, bias = (p.detach().double().numpy() for p in (model.head.weight, model.head.bias))
@@ -189,7 +208,7 @@ class FeatureCandidates:
             recalibrate(adapter, rows.split(max(2, min(512, len(rows)))))
             return Affine(*adapter.affine())
 
-        of_source = mapped(features.train)
+        of_source = mapped(features.train[self._as_trained(task)])
         of_target = of_source if name == SOURCE_ONLY else mapped(features.target)
         held, target = of_source(features.held), of_target(features.target)
         count = sum(p.numel() for p in model.parameters())
@@ -197,6 +216,13 @@ class FeatureCandidates:
                         held.astype(np.float32), held @ weight.T + bias, STEPS)  # fmt: skip
         self.bench.keep(found, self.bench.with_head(backbone, *of_target.fold(weight, bias)))  # type: ignore[arg-type]
         return found
+
+    def _as_trained(self, task: Adaptation) -> np.ndarray:
+        """Rows of the source's training features in the mixture of classes that the task learned from."""
+        labels = torch.from_numpy(self.source.labels[self.source.train])
+        if task.target_weights is None or (task.loss is not None and task.loss.continues):
+            return np.arange(len(labels))
+        return resample(task.target_weights.cpu()[labels], torch.tensor(0.5)).numpy()
 
     def _finish(
         self, name: str, started: float, features: Cached, head: tuple[np.ndarray, np.ndarray], backbone: nn.Module

@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 
 from regraft.core.files import replacing, write_text
 from regraft.deploy.packing import pack
+from regraft.deploy.prediction import UNKNOWN
 from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
 from regraft.measure.embedding import tsne
 from regraft.measure.metrics import score
+from regraft.measure.open_set import open_set_figures
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import AdaptBench
 from regraft.recipes.adapt_choice import Decision
+from regraft.recipes.adapt_prior import prior_rows
 from regraft.recipes.candidates import softmax
 from regraft.recipes.domains import Oracle
 from regraft.report.schema import write_report
@@ -43,11 +46,15 @@ def conclude_adaptation(
     model = bench.load(decision.name)
     kept = next(c for c in candidates if c.name == decision.name)
     control = next(c for c in candidates if c.name == decision.control)
-    judged = {} if oracle is None else {c.name: _judge(bench, c, oracle) for c in candidates}
-    calibration = dict(decision.calibration)
-    temperature = float(calibration["temperature"])
+    setting = decision.setting
+    judged = {}
+    if oracle is not None:
+        judged = {c.name: setting.probabilities(c.name, _judge(bench, c, oracle)) for c in candidates}
+    strange = _open_set(bench, decision, kept, oracle, judged)
+    temperature = decision.temperature
+    calibration = setting.calibrations[kept.name].to_json()
     _pack(bench, model, decision)
-    _write_predictions(bench, kept, temperature)
+    _write_predictions(bench, setting.probabilities(kept.name, kept.target_logits))
     bench.listener.progress("Drawing the report", 0, 1)
     _write_maps(bench, control, kept)
     write_text(bench.run.path / "plan.txt", decision.plan)
@@ -56,9 +63,8 @@ def conclude_adaptation(
         options: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
         gain = paired_gain("accuracy", judged[kept.name], judged[control.name], oracle.labels, **options)
         per_class = _per_class(judged[kept.name], judged[control.name], oracle.labels, classes)
-        logits = np.log(np.clip(judged[kept.name], 1e-300, 1))
-        for key, divisor in (("oracle_ece", temperature), ("oracle_ece_source", calibration["source_temperature"])):
-            calibration[key] = None if divisor is None else score("ece", softmax(logits, divisor), oracle.labels)
+        if strange is None:
+            calibration |= _calibration_errors(judged[kept.name], oracle.labels, calibration)
     report: dict[str, Any] = {
         "recipe": "adapt",
         "data": bench.run.path.name.split("-")[2],
@@ -79,9 +85,14 @@ def conclude_adaptation(
         },
         "oracle_gain": None if gain is None else {"value": gain.value, "interval": gain.bounds()},
         "oracle_per_class": per_class,
+        "setting": setting.name,
+        "target_prior": prior_rows(
+            bench, kept, temperature, rows=setting.known, partial=setting.name == "partial"
+        ),
+        "open_set": strange,
         "validators": decision.validators,
         "distance": decision.distance,
-        "verdict": _verdict(decision, control.name, judged, oracle, gain),
+        "verdict": _verdict(decision, control.name, judged, oracle, gain, strange),
         "helped": decision.helped,
         "alarms": [*decision.alarms, *_oracle_alarms(gain, decision)],
         "next_steps": decision.next_steps,
@@ -106,16 +117,26 @@ def conclude_adaptation(
     bench.listener.say(str(report["verdict"]))
 
 
+def _calibration_errors(p: np.ndarray, labels: np.ndarray, found: Mapping[str, Any]) -> dict[str, float | None]:
+    """The oracle's expected calibration errors of probabilities (N, K), and with the source's temperature instead."""
+    of_source = found["source_temperature"]
+    logits = found["temperature"] * np.log(np.clip(p, 1e-300, 1))
+    return {
+        "oracle_ece": score("ece", p, labels),
+        "oracle_ece_source": None if of_source is None else score("ece", softmax(logits, of_source), labels),
+    }
+
+
 def _judge(bench: AdaptBench, candidate: Adapted, oracle: Oracle) -> np.ndarray:
-    """Probabilities (N, K) of a candidate on the oracle's pictures."""
+    """Logits (N, K) of a candidate on the oracle's pictures."""
     model = bench.load(candidate.name)
     known = {path.resolve(): i for i, path in enumerate(bench.target.source.paths)}
     places = [known.get(path.resolve()) for path in oracle.source.paths]
     if all(place is not None for place in places):  # the same pictures: their answers are there already
-        return softmax(candidate.target_logits[np.array(places)])
+        return candidate.target_logits[np.array(places)]
     features = bench.features(model.backbone, oracle.source.paths, f"{candidate.name}: oracle")
     weight, bias = model.head.weight.detach().numpy(), model.head.bias.detach().numpy()
-    return softmax(features @ weight.T + bias)
+    return np.asarray(features @ weight.T + bias)
 
 
 def _row(
@@ -131,11 +152,25 @@ def _row(
         "interval": (None, None) if found is None else found.bounds(),
         "oracle": None if found is None else found.value,
         "source_accuracy": _source_accuracy(bench, c),
+        "open_set": _open_set(bench, decision, c, oracle, judged),
         "seconds": round(c.seconds, 2),
         "trained_parameters": c.trained_parameters,
         "steps": c.steps,
         "chosen": c.name == decision.name,
     }
+
+
+def _open_set(
+    bench: AdaptBench, decision: Decision, c: Adapted, oracle: Oracle | None, judged: Mapping[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """How a candidate parts the known from the unknown; None where every picture is of a known class by assumption."""
+    setting, k = decision.setting, len(bench.classes)
+    if setting.name != "open":
+        return None
+    found = {"unknown_share": float((setting.answers(c) == k).mean()), "threshold": setting.thresholds[c.name]}
+    if oracle is None:
+        return found
+    return {**found, **open_set_figures(judged[c.name].argmax(1), oracle.labels, k)}
 
 
 def _interval(bench: AdaptBench, probabilities: np.ndarray, oracle: Oracle) -> Interval:
@@ -162,7 +197,8 @@ def _per_class(
         before, after = _accuracy(control[of], labels[of]), _accuracy(kept[of], labels[of])
         scores = {"source_only": before, "kept": after}
         scores |= {"source_only_f1": _f1(control, labels, index), "kept_f1": _f1(kept, labels, index)}
-        rows.append({"name": classes[index], "n": int(of.sum()), **scores})
+        name = classes[index] if index < len(classes) else UNKNOWN
+        rows.append({"name": name, "n": int(of.sum()), **scores})
     return rows
 
 
@@ -173,12 +209,15 @@ def _f1(probabilities: np.ndarray, labels: np.ndarray, index: int) -> float:
 
 
 def _verdict(
-    decision: Decision, control: str, judged: Mapping[str, np.ndarray], oracle: Oracle | None, gain: Interval | None
-) -> str:
+    decision: Decision, control: str, judged: Mapping[str, np.ndarray], oracle: Oracle | None, gain: Interval | None,
+    strange: dict[str, Any] | None,
+) -> str:  # fmt: skip
     if decision.kept == "source_only":
         text = f"Source-only is kept: {decision.why}"
     else:
         text = f"Adapted with {decision.name}: {decision.why}"
+    if strange is not None:
+        text += f" It calls {strange['unknown_share']:.1%} of the target unknown."
     if oracle is None or gain is None:
         return text + " No target label was read."
     if decision.kept == "source_only":
@@ -197,7 +236,7 @@ def _oracle_alarms(gain: Interval | None, decision: Decision) -> list[str]:
 
 
 def _notes(oracle: Oracle | None) -> list[str]:
-    if oracle is None or not oracle.unknown:
+    if oracle is None or not oracle.unknown or oracle.keeps_unknown:
         return []
     names = ", ".join(oracle.unknown_classes[:8])
     return [f"{oracle.unknown} oracle pictures of classes that the source does not have ({names}) were left out."]
@@ -213,13 +252,14 @@ def _pack(bench: AdaptBench, model: Classification, decision: Decision) -> None:
         "seed": bench.config.seed,
     }
     pack(
-        bench.run.artifact, model, bench.classes, temperature=float(decision.calibration["temperature"]), threshold=0.0,
-        provenance=provenance, metrics={"kept": decision.kept, "method": decision.name},
+        bench.run.artifact, model, bench.classes, temperature=decision.temperature, threshold=decision.threshold,
+        unknown=decision.setting.name == "open", provenance=provenance,
+        metrics={"kept": decision.kept, "method": decision.name},
     )  # fmt: skip
 
 
-def _write_predictions(bench: AdaptBench, kept: Adapted, temperature: float) -> None:
-    probabilities = softmax(kept.target_logits, temperature)
+def _write_predictions(bench: AdaptBench, probabilities: np.ndarray) -> None:
+    """probabilities: (M, K), or with unknown ones (M, K + 1); `predicted` is K for unknown."""
     rows = {
         "path": [str(path) for path in bench.target.source.paths],
         "split": ["target"] * len(probabilities),

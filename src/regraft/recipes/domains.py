@@ -45,15 +45,17 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Labelled target pictures, for a figure beside the choice. labels: indices into the source's classes.
+    """Labelled target pictures, for a figure beside the choice. labels: indices into the source's K classes.
 
-    unknown: how many pictures had a class that the source does not have; they are left out.
+    unknown: how many pictures had a class that the source does not have; with keeps_unknown their label is K, else
+    they are left out.
     """
 
     source: Source
     labels: np.ndarray
     unknown: int
     unknown_classes: tuple[str, ...]
+    keeps_unknown: bool = False
 
 
 def read_labelled(
@@ -86,8 +88,11 @@ def read_unlabelled(roots: tuple[Path, ...], *, max_bad: float, progress: Progre
     return Unlabelled(usable, facts, report)
 
 
-def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float) -> Oracle:
-    """Labelled target pictures; classes are matched with the source's by name. Of an idx folder: its test part."""
+def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float, keep_unknown: bool = False) -> Oracle:
+    """Labelled target pictures; classes are matched with the source's by name. Of an idx folder: its test part.
+
+    keep_unknown: pictures of other classes stay, as one class more.
+    """
     folder = _as_folder(root)
     if is_idx_folder(root) and (folder / "test").is_dir():
         folder = folder / "test"
@@ -99,10 +104,11 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float) -> Orac
             f"No class of --oracle {root} ({', '.join(usable.classes[:8])}) is a class of the source "
             f"({', '.join(classes[:8])}): they are matched by name."
         )
-    kept = usable.subset(known)
-    labels = np.array([classes.index(str(picture.label)) for picture in kept.pictures], dtype=np.int64)
+    kept = usable if keep_unknown else usable.subset(known)
+    place = {name: index for index, name in enumerate(classes)}
+    labels = np.array([place.get(str(picture.label), len(classes)) for picture in kept.pictures], dtype=np.int64)
     strange = tuple(name for name in usable.classes if name not in classes)
-    return Oracle(kept, labels, len(usable) - len(known), strange)
+    return Oracle(kept, labels, len(usable) - len(known), strange, keep_unknown)
 
 
 def split_record(source: Labelled | None, target: Unlabelled) -> dict[str, Any]:

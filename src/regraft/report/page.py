@@ -137,6 +137,7 @@ def _adaptation(run: Path, report: Report) -> dict[str, Any]:
     return {
         "rows": sorted(rows, key=lambda row: (row["label_free_score"] is None, row["label_free_score"] or 0.0)),
         "validator_names": names,
+        "open_rows": [row for row in rows if "hos" in (row["open_set"] or {})],
         "has_oracle": any(row["oracle"] is not None for row in rows),
         "distances": [(_DISTANCES.get(name, name), before.get(name), after.get(name)) for name in before],
         "maps": _markup(figures.domain_maps(gathering.table(run / "domains.parquet"), report.classes)),

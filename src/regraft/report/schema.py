@@ -62,6 +62,9 @@ class Candidate(Figure):
         None, description="adapt: accuracy by the oracle's labels, read after the choice; null without --oracle"
     )
     source_accuracy: float | None = Field(None, description="adapt: accuracy on held-out source pictures")
+    open_set: dict[str, Any] | None = Field(
+        None, description="adapt with --setting open: as the report's own `open_set`, of this candidate"
+    )
     chosen: bool = Field(False, description="whether this is the one that was kept")
 
 
@@ -119,6 +122,19 @@ class Report(BaseModel):
     )
     oracle_per_class: list[dict[str, Any]] | None = Field(
         None, description="adapt: per class name, n, accuracy and F1 of source-only and of what was kept, by the oracle"
+    )
+    setting: str | None = Field(
+        None, description="adapt: 'closed', 'partial' or 'open': what was assumed of the target's classes"
+    )
+    target_prior: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="adapt: per class name, its share in the source and its estimated share in the target (no label "
+        "is read); with --setting partial its weight in 0…1 and whether it seems to be present",
+    )
+    open_set: dict[str, Any] | None = Field(
+        None,
+        description="adapt with --setting open: unknown_share of the target, threshold of the confidence; with "
+        "--oracle os_star (mean accuracy of the known classes), unk (of the unknown) and hos, their harmonic mean",
     )
     validators: list[dict[str, Any]] = Field(
         default_factory=list,

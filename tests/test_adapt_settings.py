@@ -1,0 +1,112 @@
+"""`regraft adapt --setting …` and the methods for other class shares, as a person would use them, on small pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import Shell
+from regraft.core.artifact import read_manifest
+from tiny_domains import write_domain
+
+FOUR = ("bars", "blobs", "checks", "stripes")
+SMALL = ("--backbone", "scion:size=64", "--json")
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Four textures by day, all of them and two of them by night, and two by day alone."""
+    root, draw = tmp_path_factory.mktemp("settings"), np.random.default_rng(0)
+    return {
+        "four": write_domain(root / "four", FOUR, 14, draw, night=False),
+        "two": write_domain(root / "two", FOUR[:2], 14, draw, night=False),
+        "night four": write_domain(root / "night-four", FOUR, 14, draw, night=True),
+        "night two": write_domain(root / "night-two", FOUR[:2], 20, draw, night=True),
+    }
+
+
+def adapted(shell: Shell, *arguments: object) -> dict[str, Any]:
+    code, out, err = shell("adapt", *arguments, *SMALL)
+    assert code == 0, err
+    report: dict[str, Any] = json.loads(out)
+    return report
+
+
+def test_partial_gives_absent_classes_the_least_weight(domains: dict[str, Path], shell: Shell, tmp_path: Path) -> None:
+    report = adapted(
+        shell, domains["four"], domains["night two"], "--setting", "partial", "--method", "AdaBN,infomax,BBSE,EM-prior",
+        "--oracle", domains["night two"],
+    )  # fmt: skip
+    assert report["setting"] == "partial" and report["open_set"] is None
+    rows = {row["name"]: row for row in report["target_prior"]}
+    absent, there = ([rows[n] for n in names] for names in (FOUR[2:], FOUR[:2]))
+    assert max(row["weight"] for row in absent) < min(row["weight"] for row in there)
+    assert all(row["present"] for row in there) and max(row["weight"] for row in there) == 1.0
+    assert sum(row["target"] for row in rows.values()) == pytest.approx(1.0)
+    assert sum(row["source"] for row in rows.values()) == pytest.approx(1.0)
+    assert "collapse" not in report["why"]
+    assert [c["method"] for c in report["candidates"]][2:] == ["AdaBN", "infomax", "BBSE", "EM-prior"]
+    # Held-out source answers go without the correction: by them the three share one head.
+    accuracy = {c["method"]: c["source_accuracy"] for c in report["candidates"]}
+    assert accuracy["BBSE"] == accuracy["EM-prior"] == accuracy["AdaBN"]
+    page = (tmp_path / "runs" / "LAST" / "report.html").read_text(encoding="utf-8")
+    assert "How often each class seems to occur" in page and "seems present" in page
+    assert "Known and unknown" not in page
+
+
+def test_open_finds_the_unknown_and_the_artifact_says_so(
+    domains: dict[str, Path], shell: Shell, tmp_path: Path
+) -> None:
+    night = domains["night four"]
+    report = adapted(shell, domains["two"], night, "--setting", "open", "--method", "AdaBN,OSBP,DAN", "--oracle", night)
+    kept = report["open_set"]
+    assert report["n_test"] == report["n_target"] == 56
+    for c in report["candidates"]:
+        found = c["open_set"]
+        assert 0 < found["unknown_share"] < 1 and 0 < found["threshold"] <= 1
+        assert found["hos"] == pytest.approx(
+            2 * found["os_star"] * found["unk"] / max(1e-12, found["os_star"] + found["unk"])
+        )
+        assert c["chosen"] == (found == kept)
+    by_class = {row["name"]: row for row in report["oracle_per_class"]}
+    assert by_class["unknown"]["n"] == 28 and by_class["unknown"]["kept"] == pytest.approx(kept["unk"])
+    assert not any("left out" in note for note in report["notes"])
+    run = tmp_path / "runs" / "LAST"
+    manifest = read_manifest(run / "artifact")
+    assert manifest["unknown"] is True and manifest["threshold"] == pytest.approx(kept["threshold"])
+    code, out, err = shell("predict", run, night, "--json")
+    assert code == 0, err
+    answers = json.loads(out)
+    called = {
+        truth: [a["unknown"] for a in answers if (Path(a["path"]).parent.name in FOUR[2:]) == truth]
+        for truth in (True, False)
+    }
+    assert np.mean(called[True]) > np.mean(called[False]) + 0.1  # chance: the same share of both
+    assert np.mean(called[True]) == pytest.approx(kept["unk"], abs=0.08)
+    for a in answers:
+        assert a["unknown"] == (a["label"] == "unknown") == (a["confidence"] < kept["threshold"])
+        assert not a["abstained"]
+    assert all(a["label"] in FOUR[:2] for a in json.loads(shell("predict", run, night, "--json", "--threshold", 0)[1]))
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Known and unknown, by the oracle" in page and "HOS" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--setting", "universal"), "--setting"),
+        (("--method", "OSBP"), "takes --setting open"),
+        (("--method", "BBSE,MCC", "--tune", "network"), "BBSE correct a head on cached features"),
+        (("--method", "EM-prior", "--backbone", "lenet"), "no pretrained weights"),
+        (("--method", "EMprior"), "Did you mean 'EM-prior'"),
+    ],
+)
+def test_mistakes_are_usage_errors(
+    arguments: tuple[str, ...], said: str, domains: dict[str, Path], shell: Shell
+) -> None:
+    code, _, err = shell("adapt", domains["two"], domains["night two"], *arguments)
+    assert code == 2 and said in " ".join(err.split())

@@ -1,8 +1,8 @@
 """Adaptation on cached features: shallow maps, own statistics, and every loss on a small adapter, each in seconds.
 
 The backbone's weights stay as they are. Each picture passes it once with the pretraining's statistics and, where it has
-batch normalisation, once with its own domain's (AdaBN). What is learned on top is affine at the end, and folds into the
-head of the model that is handed over.
+batch normalisation, once with its own domain's (AdaBN); every source is a domain of its own there. What is learned on
+top is affine at the end, and folds into the head of the model that is handed over.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from regraft.adaptation.self_training import SHOT
 from regraft.adaptation.shallow import Affine, shallow
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
+from regraft.backbones.base import ImageBackbone
 from regraft.core.types import Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
 from regraft.recipes.adapt_answers import Adapted, save_arrays
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
+from regraft.recipes.adapt_sources import WEIGHTING, measured, sample_weights
 from regraft.strategies import RuleStrategy
 from regraft.tasks.classification import Classification
 
@@ -84,9 +86,7 @@ class FeatureCandidates:
         state = bench.run.path / "work" / "target-backbone.safetensors"
         backbone = copy.deepcopy(bench.model.backbone)
         if not kept.is_file():
-            bench.own_statistics(backbone, self._paths(self.source.train))
-            train = bench.features(backbone, self._paths(self.source.train), "Source features, own statistics")
-            held = bench.features(backbone, self._paths(self.source.held), "Source features, own statistics")
+            train, held = self._source_normalised(backbone)
             bench.own_statistics(backbone, bench.target.source.paths)
             target = bench.features(backbone, bench.target.source.paths, "Target features, own statistics")
             save_arrays(state, {k: v.detach().cpu().numpy() for k, v in backbone.state_dict().items()})
@@ -95,9 +95,23 @@ class FeatureCandidates:
         self.target_backbone = backbone
         return _read(kept)
 
+    def _source_normalised(self, backbone: ImageBackbone) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the source's training and held-out pictures, each under the statistics of its own source."""
+        bench, source = self.bench, self.source
+        found = [np.empty((len(part), backbone.feature_dim), dtype=np.float32) for part in (source.train, source.held)]
+        for domain in range(len(source.names)):
+            bench.own_statistics(backbone, self._paths(source.train[source.domains[source.train] == domain]))
+            for features, part in zip(found, (source.train, source.held), strict=True):
+                rows = np.flatnonzero(source.domains[part] == domain)
+                if len(rows):
+                    what = "Source features, own statistics"
+                    features[rows] = bench.features(backbone, self._paths(part[rows]), what)
+        return found[0], found[1]
+
     def probe(self) -> Adapted:
         """The source-only probe on plain features: the first answer."""
         started, features = time.monotonic(), self.plain()
+        self.bench.sources = measured(self.source, features.train, features.target, seed=self.bench.config.seed)
         head = self.bench.head(features.train, self.source.train)
         self.bench.model = self.bench.with_head(self.bench.model.backbone, head.weight, head.bias)
         return self._finish(PROBE, started, features, (head.weight, head.bias), self.bench.model.backbone)
@@ -121,11 +135,14 @@ class FeatureCandidates:
         return found
 
     def trained(self, name: str) -> Adapted:
-        """An adapter trained with the loss `name` beside the source's labels; source-only on plain features."""
+        """An adapter trained with the loss `name` beside the source's labels; source-only on plain features.
+
+        "source-weighting" has no such loss: the source's own counts each source by its nearness to the target.
+        """
         started = time.monotonic()
         alone = name == SOURCE_ONLY
         features = self.plain() if alone else self.normalised()
-        continues = not alone and losses.get(name).continues
+        continues = name in losses and losses.get(name).continues
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # matrices of this size gain nothing from more, and wait for each other
         try:
@@ -153,11 +170,15 @@ class FeatureCandidates:
                 model = Classification(adapter, k, class_weights=bench.class_weights())  # type: ignore[arg-type]
             else:
                 model = copy.deepcopy(start)
-            loss = None if name is None else losses.get(name)(model.backbone.feature_dim, k)
-            task = Adaptation(model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing)
+            weights = sample_weights(self.source, bench.sources) if name == WEIGHTING else None
+            loss = None if name is None or name == WEIGHTING else losses.get(name)(model.backbone.feature_dim, k)
+            task = Adaptation(
+                model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing, source_weights=weights
+            )
         streams: dict[str, VectorStream] = {}
         if start is None:
-            streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed)
+            domains = bench.source_domains()
+            streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed, domains=domains)
         if loss is not None:
             streams["target"] = VectorStream(features.target, None, batch_size=BATCH, seed=seed + 1)
         plan = RuleStrategy(rules_for(task, pretrained=False)).plan(task, LR if start is None else CONTINUED_LR)

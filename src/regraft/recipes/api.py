@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def fit(
 
 
 def adapt(
-    source: PathLike,
+    source: PathLike | Sequence[PathLike],
     target: PathLike,
     *,
     budget: str | float | None = None,
@@ -83,6 +84,8 @@ def adapt(
     **options: Any,
 ) -> Run:
     """Carry the labels of `source` to the unlabelled `target`; options: fields of `AdaptConfig` (adapt_config.py).
+
+    Several folders as source are a domain each, with classes matched by name.
 
     `run.data.kept` says whether the adapted model or source-only was kept, `run.data.why` the reason. Raises UsageError
     and DataError with a sentence that says what to do.
@@ -96,7 +99,10 @@ def adapt(
     for name in ("methods", "validators"):
         if isinstance(options.get(name), str):
             options[name] = tuple(options[name].split(","))
-    config = checked_adapt(source=(Path(source),), target=(Path(target),), budget_s=seconds(budget), **options)
+    sources = [source] if isinstance(source, str | os.PathLike) else source
+    config = checked_adapt(
+        source=tuple(map(Path, sources)), target=(Path(target),), budget_s=seconds(budget), **options
+    )
     return Run(run_adapt(config, runs=Path(runs), fresh=fresh, listener=listener))
 
 

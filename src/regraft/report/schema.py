@@ -128,6 +128,11 @@ class Report(BaseModel):
     distance: dict[str, Any] = Field(
         default_factory=dict, description="adapt: distances between the domains, 'before' and 'after'"
     )
+    sources: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="adapt: with several sources per source name, n, its distances a_distance and mmd2 to the target, "
+        "and the weight that source-weighting gives it; empty with one",
+    )
     next_steps: str = Field("", description="what to do next, in words")
     n_target: int | None = Field(None, description="adapt: unlabelled target pictures")
 

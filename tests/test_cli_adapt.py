@@ -9,33 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from conftest import Shell
+from two_domains import picture_domains
 
 METHODS = ("--method", "standardise,AdaBN,MCC,SHOT")
 
 
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Stripes and blobs: grey on dark in one domain, the other way round and reddish in the other."""
-    root = tmp_path_factory.mktemp("domains")
-    rng = np.random.default_rng(0)
-    for domain in ("day", "night"):
-        for name in ("blobs", "stripes"):
-            (root / domain / name).mkdir(parents=True)
-            for index in range(20):
-                pixels = rng.integers(40, 80, (64, 64, 3))
-                if name == "stripes":
-                    pixels[:, :: int(rng.integers(4, 9))] += 120
-                else:
-                    y, x = rng.integers(5, 40, 2)
-                    pixels[y : y + 18, x : x + 18] += 120
-                if domain == "night":
-                    pixels = 255 - pixels
-                    pixels[..., 0] = np.minimum(255, pixels[..., 0] + 60)
-                Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / domain / name / f"{index}.png")
-    return root / "day", root / "night"
+    """The first two of `picture_domains`."""
+    day, night, _ = picture_domains(tmp_path_factory.mktemp("domains"))
+    return day, night
 
 
 @pytest.fixture(scope="module")

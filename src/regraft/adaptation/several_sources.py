@@ -28,7 +28,7 @@ class M3SDA(DomainLoss):
     sources are those that the batch holds; without `domains` all of it is one source, and the second sum is 0.
 
     Differs from the paper: no classifier for each source, so neither their weights at the end nor the adversarial steps
-    of its M³SDA-β. Norms over 256 coordinates of a few dozen samples are about 4 by chance alone, hence the weight.
+    of its M³SDA-β. On 256 adapter features of PACS it is 10 to 15, much of it the chance of small batches: hence 0.1.
     Behind a normalisation by each domain's own batch the first two moments agree already: it is for sources that pass
     together. Raises UsageError for batches that are too small and an order below 1.
     """

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from regraft.adaptation.adapter import FeatureAdapter
 from regraft.adaptation.base import losses
@@ -143,14 +144,10 @@ class FeatureCandidates:
         alone = name == SOURCE_ONLY
         features = self.plain() if alone else self.normalised()
         continues = name in losses and losses.get(name).continues
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # matrices of this size gain nothing from more, and wait for each other
-        try:
+        with single_thread():
             if continues and self._adapter is None:
                 self._adapter = self._fit(None, features, None)
             model = self._fit(None if alone else name, features, self._adapter if continues else None)
-        finally:
-            torch.set_num_threads(threads)
         return self._answer(
             name, started, model, features, self.bench.model.backbone if alone else self.target_backbone
         )
@@ -163,13 +160,7 @@ class FeatureCandidates:
         labels = self.source.labels[self.source.train]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            if start is None:
-                adapter = FeatureAdapter(features.train.shape[1])
-                adapter.set_scale(features.train)
-                # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
-                model = Classification(adapter, k, class_weights=bench.class_weights())  # type: ignore[arg-type]
-            else:
-                model = copy.deepcopy(start)
+            model = adapter_model(features.train, k, bench.class_weights()) if start is None else copy.deepcopy(start)
             weights = sample_weights(self.source, bench.sources) if name == WEIGHTING else None
             loss = None if name is None or name == WEIGHTING else losses.get(name)(model.backbone.feature_dim, k)
             task = Adaptation(
@@ -234,6 +225,25 @@ class FeatureCandidates:
 
     def _paths(self, indices: np.ndarray) -> tuple[Path, ...]:
         return self.bench.source_paths(indices)
+
+
+def adapter_model(features: np.ndarray, n_classes: int, class_weights: Tensor | None) -> Classification:
+    """A fresh adapter, scaled to these features (N, D), with a head of its own."""
+    adapter = FeatureAdapter(features.shape[1])
+    adapter.set_scale(features)
+    # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
+    return Classification(adapter, n_classes, class_weights=class_weights)  # type: ignore[arg-type]
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for PyTorch: matrices of an adapter's size gain nothing from more, and wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _read(path: Path) -> Cached:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch, DomainView
 from regraft.data.vectors import VectorStream
 from regraft.engine.splitting import split_batches
-from regraft.recipes.adapt_features import adapter_model
+from regraft.recipes.adapt_features import FeatureCandidates, adapter_model
 from regraft.recipes.adapt_sources import SourceDomain, measured, sample_weights
 from regraft.recipes.domains import Labelled, domain_names, read_labelled
 from two_domains import Arrays, D, K, arrays, picture_domains, views
@@ -125,7 +127,9 @@ def test_a_source_counts_by_its_weight() -> None:
     expected = -(share * z[np.arange(12), a["labels"]]).sum() / share.sum()
     assert found.detach().item() == pytest.approx(expected, rel=1e-5)
     even = Adaptation(model, None, source_weights=torch.ones(3)).eval()({"source": batch}, 0.5).loss
-    assert even.detach().item() == pytest.approx(float(Adaptation(model, None).eval()({"source": batch}, 0.5).loss))
+    assert even.detach().item() == pytest.approx(
+        Adaptation(model, None).eval()({"source": batch}, 0.5).loss.detach().item()
+    )
 
 
 def test_domains_travel_with_the_batch_and_change_no_batch() -> None:
@@ -143,12 +147,14 @@ def test_domains_travel_with_the_batch_and_change_no_batch() -> None:
         VectorStream(a["x"], None, batch_size=8, domains=of[:3])
 
 
+def read(*roots: Path) -> Labelled:
+    return read_labelled(roots, table=None, image="image", label="label", group=None, max_bad=0.0, seed=0)
+
+
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labelled]:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Labelled:
     day, night, _ = picture_domains(tmp_path_factory.mktemp("sources"), per_class=5)
-    yield read_labelled(
-        (night, day), table=None, image="image", label="label", group=None, max_bad=0.0, seed=0
-    )  # fmt: skip
+    return read(night, day)
 
 
 def test_each_folder_is_a_domain_with_the_classes_of_all(sources: Labelled) -> None:
@@ -160,10 +166,10 @@ def test_each_folder_is_a_domain_with_the_classes_of_all(sources: Labelled) -> N
 def test_the_same_folder_twice_is_refused(sources: Labelled) -> None:
     root = sources.source.paths[0].parents[1]
     with pytest.raises(DataError, match="name each folder once"):
-        read_labelled((root, root), table=None, image="image", label="label", group=None, max_bad=0.0, seed=0)
+        read(root, root)
 
 
-def test_domains_are_called_by_their_folders(tmp_path) -> None:
+def test_domains_are_called_by_their_folders(tmp_path: Path) -> None:
     names = domain_names([tmp_path / "a" / "photos", tmp_path / "b" / "photos", tmp_path / "c"])
     assert names == ("a/photos", "b/photos", "c")
 
@@ -182,3 +188,44 @@ def test_the_nearer_source_counts_more(sources: Labelled) -> None:
     assert measured(alone, rows, target, seed=0) == ()
     assert F.one_hot(torch.tensor(of)).sum(0).float() @ each == pytest.approx(len(of), rel=1e-5)
     assert SourceDomain("x", 3).to_json() == {"name": "x", "n": 3, "a_distance": None, "mmd2": None, "weight": None}
+
+
+class Recorder:
+    """A bench that computes no features: each picture's row says how many statistics were taken before it."""
+
+    def __init__(self, source: Labelled) -> None:
+        self.source, self.model = source, SimpleNamespace(backbone=torch.nn.BatchNorm2d(3))
+        self.model.backbone.feature_dim = 2
+        self.asked: list[tuple[str, list[Path]]] = []
+
+    def source_paths(self, indices: np.ndarray) -> tuple[Path, ...]:
+        return tuple(self.source.source.paths[i] for i in indices)
+
+    def own_statistics(self, backbone: Any, paths: tuple[Path, ...]) -> None:
+        self.asked.append(("statistics", list(paths)))
+
+    def features(self, backbone: Any, paths: tuple[Path, ...], what: str) -> np.ndarray:
+        self.asked.append(("features", list(paths)))
+        taken = sum(kind == "statistics" for kind, _ in self.asked)
+        return np.array([[taken, len(path.name)] for path in paths], dtype=np.float32)
+
+
+def test_one_source_asks_for_the_features_that_it_always_asked_for(sources: Labelled) -> None:
+    one = replace(sources, names=("one",), domains=np.zeros_like(sources.domains))
+    bench = Recorder(one)
+    train, held = FeatureCandidates(bench)._source_normalised(bench.model.backbone)  # type: ignore[arg-type]
+    of_train, of_held = ([one.source.paths[i] for i in part] for part in (one.train, one.held))
+    assert bench.asked == [("statistics", of_train), ("features", of_train), ("features", of_held)]
+    assert train[:, 0].tolist() == [1] * len(of_train) and held[:, 0].tolist() == [1] * len(of_held)
+    task = Adaptation(model_of(np.eye(4, 3)), None)
+    assert task.source_weights is None and not one.several
+
+
+def test_each_source_is_seen_under_its_own_statistics(sources: Labelled) -> None:
+    bench = Recorder(sources)
+    train, held = FeatureCandidates(bench)._source_normalised(bench.model.backbone)  # type: ignore[arg-type]
+    for part, found in ((sources.train, train), (sources.held, held)):
+        assert found[:, 0].tolist() == (sources.domains[part] + 1).tolist()
+    assert [kind for kind, _ in bench.asked].count("statistics") == 2
+    for kind, paths in bench.asked:
+        assert len({path.parents[1] for path in paths}) == 1, kind

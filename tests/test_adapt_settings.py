@@ -22,10 +22,10 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Four textures by day, all of them and two of them by night, and two by day alone."""
     root, draw = tmp_path_factory.mktemp("settings"), np.random.default_rng(0)
     return {
-        "four": write_domain(root / "four", FOUR, 14, draw, night=False),
-        "two": write_domain(root / "two", FOUR[:2], 14, draw, night=False),
-        "night four": write_domain(root / "night-four", FOUR, 14, draw, night=True),
-        "night two": write_domain(root / "night-two", FOUR[:2], 20, draw, night=True),
+        "four": write_domain(root / "four", FOUR, 14, draw),
+        "two": write_domain(root / "two", FOUR[:2], 14, draw),
+        "night four": write_domain(root / "night-four", FOUR, 14, draw, light="night"),
+        "night two": write_domain(root / "night-two", FOUR[:2], 20, draw, light="night"),
     }
 
 

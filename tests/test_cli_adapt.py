@@ -11,18 +11,15 @@ import numpy as np
 import pytest
 
 from conftest import Shell
-from tiny_domains import write_domain
+from two_domains import picture_domains
 
 METHODS = ("--method", "standardise,AdaBN,MCC,SHOT")
 
 
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Stripes and blobs: grey on dark in one domain, the other way round and reddish in the other."""
-    root = tmp_path_factory.mktemp("domains")
-    rng = np.random.default_rng(0)
-    names = ("blobs", "stripes")
-    day, night = (write_domain(root / domain, names, 20, rng, night=domain == "night") for domain in ("day", "night"))
+    """The first two of `picture_domains`."""
+    day, night, _ = picture_domains(tmp_path_factory.mktemp("domains"))
     return day, night
 
 

@@ -1,4 +1,4 @@
-"""Pictures of textures in two domains: grey on dark, and the other way round and reddish."""
+"""Pictures of textures: grey on dark by day, the other way round and reddish at night, greenish at dusk."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ def texture(name: str, draw: np.random.Generator) -> np.ndarray:
     return pixels
 
 
-def write_domain(folder: Path, names: tuple[str, ...], count: int, draw: np.random.Generator, *, night: bool) -> Path:
+def write_domain(
+    folder: Path, names: tuple[str, ...], count: int, draw: np.random.Generator, *, light: str = "day"
+) -> Path:
     """A folder per class with `count` pictures each."""
     for name in names:
         (folder / name).mkdir(parents=True)
         for index in range(count):
             pixels = texture(name, draw)
-            if night:
+            if light == "night":
                 pixels = 255 - pixels
                 pixels[..., 0] = np.minimum(255, pixels[..., 0] + 60)
+            elif light == "dusk":
+                pixels[..., 1] = np.minimum(255, pixels[..., 1] + 50)
             Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / name / f"{index}.png")
     return folder

@@ -1,12 +1,15 @@
-"""Two small domains as arrays and as the views that losses get: 3 coordinates, 4 classes."""
+"""Two small domains as arrays and as the views that losses get: 3 coordinates, 4 classes. And three of pictures."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from regraft.core.types import DomainView
+from tiny_domains import write_domain
 
 D, K = 3, 4
 Arrays = dict[str, np.ndarray]
@@ -36,3 +39,13 @@ def views(a: Arrays, dtype: torch.dtype = torch.float32) -> tuple[DomainView, Do
 def weights_of(module: nn.Module) -> Arrays:
     """Parameters by name, float64."""
     return {k: v.detach().double().numpy() for k, v in module.named_parameters()}
+
+
+def picture_domains(root: Path, per_class: int = 20) -> tuple[Path, Path, Path]:
+    """Stripes and blobs, 64 px: by day, at night and at dusk."""
+    draw = np.random.default_rng(0)
+    day, night, dusk = (
+        write_domain(root / light, ("blobs", "stripes"), per_class, draw, light=light)
+        for light in ("day", "night", "dusk")
+    )
+    return day, night, dusk

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regraft.deploy.predictor import Predictor
-    from regraft.recipes.api import Run, adapt, fit, load
+    from regraft.recipes.api import Run, adapt, fit, generalise, load
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "Run", "__version__", "adapt", "fit", "load"]
+__all__ = ["Predictor", "Run", "__version__", "adapt", "fit", "generalise", "load"]
 
 _WHERE = {
     "adapt": "recipes.api",
     "fit": "recipes.api",
+    "generalise": "recipes.api",
     "load": "recipes.api",
     "Run": "recipes.api",
     "Predictor": "deploy.predictor",

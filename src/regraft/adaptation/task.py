@@ -29,7 +29,8 @@ class Adaptation(Task):
 
     Without a loss this is the source-only control: the same streams may be given, the target is not looked at.
     restyle: the share of the source's pictures that get the target's low-frequency amplitudes. smoothing: label
-    smoothing on the source. The model's predictions are the task's.
+    smoothing on the source. source_weights: per source domain the weight (M,) of each of its samples in the source's
+    loss, a weighted mean; None where all count the same. The model's predictions are the task's.
 
     partial: the target may lack some of the source's classes. Then `survey` estimates the class weights of PADA (Cao et
     al., ECCV 2018, arXiv:1808.04205, eq. 3), and the source's rows of every batch are drawn anew in proportion to the
@@ -38,6 +39,7 @@ class Adaptation(Task):
     source's batch statistics the target's mixture too. The target's view carries the weights.
     """
 
+    source_weights: Tensor | None
     #: (K,), with `partial` alone; 1 before the first survey.
     target_weights: Tensor | None
     #: How often the target was surveyed; part of the state, so that a resumed training goes on counting.
@@ -52,12 +54,14 @@ class Adaptation(Task):
         restyle: float = 0.0,
         smoothing: float = 0.1,
         partial: bool = False,
+        source_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
         self.weight = (loss.default_weight if weight is None else weight) if loss is not None else 0.0
         self.restyle, self.smoothing = restyle, smoothing
+        self.register_buffer("source_weights", source_weights, persistent=False)
         self.teacher: nn.Module | None = None
         if loss is not None and loss.needs_teacher:
             self.teacher = copy.deepcopy(model).requires_grad_(False)
@@ -110,15 +114,16 @@ class Adaptation(Task):
         logs: dict[str, float | Tensor] = {}
         if source is not None:
             assert source.y is not None, "the source stream carries labels"
-            x, labels = source.x, source.y
+            x, labels, domains = source.x, source.y, source.domain
             if self.training and self.target_weights is not None:
                 rows = resample(self.target_weights[labels], torch.rand(()))
                 x, labels = x[rows], labels[rows]
+                domains = None if domains is None else domains[rows]
             if self.training and self.restyle > 0 and target is not None:
                 x = fourier_restyle(x, target.x, self.restyle)
             features, logits = self.views(x)
-            total = self._supervised(logits.float(), labels)
-            view = DomainView(features, logits, labels)
+            total = self._supervised(logits.float(), labels, domains)
+            view = DomainView(features, logits, labels, domains=domains)
             logs["source_loss"] = total.detach()
         if self.loss is not None and target is not None:
             term = self.loss(*self._pair(view, target.x), progress)
@@ -140,14 +145,17 @@ class Adaptation(Task):
             source = DomainView(features[:0], logits[:0], None)
         return source, target
 
-    def _supervised(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _supervised(self, logits: Tensor, labels: Tensor, domains: Tensor | None) -> Tensor:
         weights = self.model.class_weights
-        return F.cross_entropy(
-            logits,
-            labels,
-            weight=weights if isinstance(weights, Tensor) else None,
-            label_smoothing=self.smoothing,
-        )
+        of_classes = weights if isinstance(weights, Tensor) else None
+        if self.source_weights is None:
+            return F.cross_entropy(logits, labels, weight=of_classes, label_smoothing=self.smoothing)
+        assert domains is not None, "a source with weights for its domains says which sample is from which"
+        each = F.cross_entropy(logits, labels, weight=of_classes, label_smoothing=self.smoothing, reduction="none")
+        share = self.source_weights[domains]
+        whole = share if of_classes is None else share * of_classes[labels]
+        # Of a batch that holds no sample of a domain that counts there is nothing to learn.
+        return (each * share).sum() / whole.sum().clamp(min=1e-12)
 
     @torch.no_grad()
     def _follow(self) -> None:

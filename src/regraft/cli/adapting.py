@@ -17,7 +17,8 @@ from regraft.cli.screen import Screen, figure, show_report
 @app.command()
 def adapt(
     domains: Annotated[
-        list[Path] | None, typer.Argument(help="SOURCE with labels, TARGET without; with --source-free TARGET alone.")
+        list[Path] | None,
+        typer.Argument(help="SOURCE … with labels, each a domain; TARGET without; with --source-free TARGET alone."),
     ] = None,
     source_free: Annotated[Path | None, typer.Option(help="A run whose model is adapted without its pictures.")] = None,
     oracle: Annotated[

@@ -25,6 +25,8 @@ def show_report(run: Path, as_json: bool) -> None:
         return
     out.print(f"\n[bold]{escape(found.verdict)}[/]\n")
     out.print(_of_domains(found) if found.why else _of_candidates(found))
+    if found.held_out:
+        out.print(_of_held_out(found))
     out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
     for alarm in found.alarms:
         out.print(f"[yellow]Alarm:[/] {escape(alarm)}")
@@ -60,6 +62,17 @@ def _of_domains(found: Report) -> Table:
             f"{escape(c.name)}{' *' if c.chosen else ''}",
             "–" if c.label_free_score is None else f"{c.label_free_score:.1f}",
             figure(c.source_accuracy), figure(c.oracle), "" if c.seconds is None else f"{c.seconds:.0f}",
+        )  # fmt: skip
+    return view
+
+
+def _of_held_out(found: Report) -> Table:
+    names = [cell["name"] for cell in found.held_out[0]["methods"]]
+    view = Table("held-out domain", "pictures", *names, "chosen", "hindsight", box=None, header_style="bold")
+    for row in found.held_out:
+        view.add_row(
+            escape(row["name"]), str(row["n"]), *(figure(cell["value"]) for cell in row["methods"]),
+            f"{row['chosen']} {figure(row['value'])}", f"{row['best']} {figure(row['best_value'])}",
         )  # fmt: skip
     return view
 

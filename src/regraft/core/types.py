@@ -42,11 +42,13 @@ class Batch:
 
     y: class indices (N,) or None where labels are withheld: an unlabelled target carries neither labels nor −1.
     weight: (N,), 0 marks padding, so that sharded evaluation counts every sample exactly once.
+    domain: int64 (N,), which of several labelled domains each sample is from, or None where there is one.
     """
 
     x: Any
     y: Tensor | None = None
     weight: Tensor | None = None
+    domain: Tensor | None = None
 
     def to(self, device: Any) -> Batch:
         def move(value: Any) -> Any:
@@ -54,7 +56,7 @@ class Batch:
                 return {k: move(v) for k, v in value.items()}
             return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
-        return Batch(move(self.x), move(self.y), move(self.weight))
+        return Batch(move(self.x), move(self.y), move(self.weight), move(self.domain))
 
 
 class Features(NamedTuple):
@@ -71,6 +73,7 @@ class DomainView:
     `labels` is None for the target, always. strong: logits of a second, heavily altered view of the same samples;
     teacher: logits of a running average of the network on the first view; each only where a method asks for it.
     class_weights: (K,) in 0…1, how much each of the source's classes is taken to be in the target; None: all alike.
+    domains: int64 (N,), which of several source domains each sample is from; None for the target and for one source.
     """
 
     features: Tensor
@@ -79,6 +82,7 @@ class DomainView:
     strong: Tensor | None = None
     teacher: Tensor | None = None
     class_weights: Tensor | None = None
+    domains: Tensor | None = None
 
 
 @runtime_checkable

@@ -67,10 +67,11 @@ class PictureStore:
 class PictureStream:
     """Pictures and their labels in batches; a `core.types.Stream`.
 
-    labels: class indices (N,), or None where they are withheld. transform(picture, rng): uint8 (3, H, W) →
-    uint8 (3, h, w). Every process passes the same arguments but its own `rank`, and gets its slice of each
-    global batch of batch_size × world_size; a short last batch is made even by repeats of weight 0. cache
-    keeps the results of an exact transform (up to 1 GiB), for a validation set that is scored every epoch.
+    labels: class indices (N,), or None where they are withheld; domains: from which of several domains each
+    picture is. transform(picture, rng): uint8 (3, H, W) → uint8 (3, h, w). Every process passes the same
+    arguments but its own `rank`, and gets its slice of each global batch of batch_size × world_size; a short
+    last batch is made even by repeats of weight 0. cache keeps the results of an exact transform (up to
+    1 GiB), for a validation set that is scored every epoch.
     Raises DataError where the arguments disagree.
     """
 
@@ -89,6 +90,7 @@ class PictureStream:
         world_size: int = 1,
         store: PictureStore | None = None,
         cache: bool = False,
+        domains: np.ndarray | None = None,
     ) -> None:
         exact = bool(getattr(transform, "exact", False))
         if batch_size < 1 or not 0 <= rank < world_size or (threads is not None and threads < 1):
@@ -97,8 +99,9 @@ class PictureStream:
                 f"threads={threads}; "
                 "accepted: batch_size ≥ 1, 0 ≤ rank < world_size, threads ≥ 1."
             )
-        if labels is not None and len(labels) != len(paths):
-            raise DataError(f"The stream got {len(paths)} pictures but {len(labels)} labels.")
+        for what, values in (("labels", labels), ("domains", domains)):
+            if values is not None and len(values) != len(paths):
+                raise DataError(f"The stream got {len(paths)} pictures but {len(values)} {what}.")
         if store is not None and (exact or store.paths != tuple(paths)):
             raise DataError(
                 "A store serves training transforms over its own paths; scoring decodes the files themselves."
@@ -107,6 +110,7 @@ class PictureStream:
             raise DataError("cache=True keeps results, which only an exact transform such as EvalTransform allows.")
         self.paths = tuple(paths)
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.domains = None if domains is None else np.asarray(domains, dtype=np.int64)
         self.transform = transform
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
         self.threads = threads if threads is not None else default_threads()
@@ -137,8 +141,8 @@ class PictureStream:
                     following += 1
                 chosen, weight, futures = waiting.popleft()
                 x = torch.from_numpy(np.stack([future.result().numpy() for future in futures]))
-                y = None if self.labels is None else torch.from_numpy(self.labels[chosen])
-                yield Batch(x, y, torch.from_numpy(weight))
+                y, domain = (None if of is None else torch.from_numpy(of[chosen]) for of in (self.labels, self.domains))
+                yield Batch(x, y, torch.from_numpy(weight), domain)
         finally:  # also when the consumer stops early: the generator is closed, and its threads with it
             pool.shutdown(wait=True, cancel_futures=True)
 

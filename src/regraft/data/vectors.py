@@ -14,16 +14,28 @@ from regraft.core.types import Batch
 class VectorStream:
     """Rows (N, D) float32 with labels (N,) or without, shuffled anew each epoch; a `core.types.Stream`.
 
-    The same (seed, epoch, index) gives the same batch. A short last batch is dropped, unless it is the only one.
+    domains (N,): from which of several domains each row is. The same (seed, epoch, index) gives the same batch. A short
+    last batch is dropped, unless it is the only one.
     """
 
-    def __init__(self, rows: np.ndarray, labels: np.ndarray | None, *, batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray | None,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        domains: np.ndarray | None = None,
+    ) -> None:
         if rows.ndim != 2 or len(rows) == 0 or batch_size < 1:
             raise DataError(f"A stream of vectors takes rows (N, D), N and batch_size ≥ 1; {rows.shape} came.")
         if labels is not None and len(labels) != len(rows):
             raise DataError(f"The stream got {len(rows)} vectors but {len(labels)} labels.")
+        if domains is not None and len(domains) != len(rows):
+            raise DataError(f"The stream got {len(rows)} vectors but the domains of {len(domains)}.")
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
         self.labels = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        self.domains = None if domains is None else torch.from_numpy(np.asarray(domains, dtype=np.int64))
         self.batch_size, self.seed = min(batch_size, len(rows)), seed
 
     def __len__(self) -> int:
@@ -34,4 +46,5 @@ class VectorStream:
         order = torch.from_numpy(np.random.default_rng([self.seed, index]).permutation(len(self.rows)))
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield Batch(self.rows[chosen], None if self.labels is None else self.labels[chosen])
+            labels, domains = (None if of is None else of[chosen] for of in (self.labels, self.domains))
+            yield Batch(self.rows[chosen], labels, domain=domains)

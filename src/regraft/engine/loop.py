@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ class _Stepper:
 
 def _ready(batch: Batch, device: torch.device) -> Batch:
     moved = batch.to(device)
-    return Batch(channels_last(moved.x), moved.y, moved.weight)
+    return replace(moved, x=channels_last(moved.x))
 
 
 def _copied(task: Task) -> dict[str, Tensor]:

@@ -44,7 +44,8 @@ def _chunks(batch: Batch, count: int) -> list[Batch]:
             return [{k: v[i] for k, v in pieces.items()} for i in range(count)]
         return list(torch.tensor_split(value, count))
 
-    return [Batch(x, y, w) for x, y, w in zip(cut(batch.x), cut(batch.y), cut(batch.weight), strict=True)]
+    parts = (cut(batch.x), cut(batch.y), cut(batch.weight), cut(batch.domain))
+    return [Batch(*part) for part in zip(*parts, strict=True)]
 
 
 def _length(x: Any) -> int:

@@ -30,6 +30,7 @@ from regraft.recipes.adapt_choice import chosen_validators, decide
 from regraft.recipes.adapt_config import AUTO, AUTO_OPEN, PRIORS, AdaptConfig
 from regraft.recipes.adapt_features import ADABN, FeatureCandidates
 from regraft.recipes.adapt_outcome import conclude_adaptation
+from regraft.recipes.adapt_sources import FOR_SEVERAL, WEIGHTING
 from regraft.recipes.budget import Clock
 from regraft.recipes.domains import (
     Labelled,
@@ -82,7 +83,8 @@ def run_adapt(
     oracle = None
     if config.oracle is not None:
         oracle = read_oracle(config.oracle, classes, max_bad=config.max_bad, keep_unknown=config.setting == "open")
-    data = f"{config.source[0].resolve().name if config.source else 'run'}_to_{config.target[0].resolve().name}"
+    origin = "+".join(path.resolve().name for path in config.source) or "run"
+    data = f"{origin}_to_{config.target[0].resolve().name}"
 
     def open_() -> tuple[Path, bool]:
         run, resumed = RunDirectory.open(runs, "adapt", data, backbone_name, config.plain(), fresh=fresh)
@@ -111,8 +113,9 @@ def run_adapt(
 
 def method_names(config: AdaptConfig) -> tuple[str, ...]:
     """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
-    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN}
-    auto = (*AUTO, *AUTO_OPEN) if config.setting == "open" else AUTO
+    several = config.table is None and len(config.source) > 1
+    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING}
+    auto = (*AUTO, *(AUTO_OPEN if config.setting == "open" else ()), *(FOR_SEVERAL if several else ()))
     names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
     for name in names:
         if name not in known:
@@ -120,6 +123,12 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
     strange = [n for n in names if n in AUTO_OPEN]
     if strange and config.setting != "open":
         raise UsageError(f"{strange[0]} is for a target with classes that the source lacks: it takes --setting open.")
+    if WEIGHTING in names and not several:
+        raise UsageError(
+            f"{WEIGHTING} compares sources: name two or more folders before the target, or leave it out of --method."
+        )
+    if WEIGHTING in config.methods and config.tune == "network":
+        raise UsageError(f"{WEIGHTING} works on cached features: leave --tune network out, or the method.")
     if config.source_free is None:
         return names
     alone = [n for n in names if n == ADABN or (n in losses and not losses.get(n).needs_source)]
@@ -152,7 +161,8 @@ def _start(config: AdaptConfig, source: Labelled | None) -> tuple[Classification
 
 def _tell(source: Labelled | None, target: Unlabelled, oracle: Oracle | None, listener: Listener) -> None:
     if source is not None:
-        listener.say(f"Source: {len(source.source)} pictures in {len(source.classes)} classes.")
+        of = f" of {len(source.names)} domains ({', '.join(source.names)})" if source.several else ""
+        listener.say(f"Source: {len(source.source)} pictures{of} in {len(source.classes)} classes.")
     listener.say(f"Target: {len(target.source)} pictures; their folders' names are not read as labels.")
     for name, report in (("source", source.audit if source else None), ("target", target.audit)):
         for finding in report.findings if report else ():
@@ -220,7 +230,7 @@ class _Adapting:
                 candidates.append(self._done(stage.adabn()))
             elif name in PRIORS:
                 candidates.append(self._done(stage.corrected(name)))
-            elif name in losses:
+            elif name in losses or name == WEIGHTING:
                 candidates.append(self._done(stage.trained(name)))
         return candidates
 
@@ -263,6 +273,8 @@ class _Adapting:
 
     def _trained(self, plan: tuple[int, list[str]]) -> list[Adapted]:
         steps, methods = plan
+        if WEIGHTING in self.methods:
+            self.bench.listener.say(f"{WEIGHTING} works on cached features: left out where the whole network trains.")
         bench = self.bench
         found: list[Adapted] = []
         if bench.source is None:

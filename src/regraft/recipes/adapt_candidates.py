@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from regraft.adaptation.rules import rules_for
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
 from regraft.backbones.base import ImageBackbone
-from regraft.backbones.fast import fast_features
 from regraft.core.rundir import RunDirectory
 from regraft.core.types import Task
 from regraft.data.split import fold_of
@@ -33,8 +31,11 @@ from regraft.data.transform import EvalTransform, TrainTransform
 from regraft.engine import FitSettings, Machine, StepRecord, fit, predict
 from regraft.recipes.adapt_answers import Adapted, read_answers, write_answers
 from regraft.recipes.adapt_config import AdaptConfig
+from regraft.recipes.adapt_sources import SourceDomain, described
 from regraft.recipes.domains import Labelled, Unlabelled
+from regraft.recipes.features import features_of
 from regraft.recipes.listener import Listener
+from regraft.recipes.telling import step_teller
 from regraft.strategies import Plan, ProbeHead, RuleStrategy, fit_probe
 from regraft.tasks.classification import Classification, balanced_weights
 
@@ -69,6 +70,8 @@ class AdaptBench:
         self._stores: dict[str, PictureStore] = {}
         #: The who-trains tables of trained candidates.
         self.plans: dict[str, str] = {}
+        #: The sources, for the report; empty where there is one.
+        self.sources: tuple[SourceDomain, ...] = () if source is None else described(source)
 
     # ---- streams ------------------------------------------------------------------------------------------------
 
@@ -76,7 +79,9 @@ class AdaptBench:
         """Each picture once, without a label, with the weights' own preprocessing."""
         return PictureStream(list(paths), None, EvalTransform(self.spec), batch_size=32, threads=self.config.threads)
 
-    def _training(self, which: str, paths: list[Path], labels: np.ndarray | None) -> PictureStream:
+    def _training(
+        self, which: str, paths: list[Path], labels: np.ndarray | None, domains: np.ndarray | None = None
+    ) -> PictureStream:
         config = self.config
         if which not in self._stores:
             side = round(max(self.spec.shape[1:]) * 1.4)
@@ -95,6 +100,7 @@ class AdaptBench:
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             store=self._stores[which],
+            domains=domains,
         )
 
     def streams(self, *, source: bool, target: bool) -> dict[str, PictureStream]:
@@ -103,25 +109,23 @@ class AdaptBench:
         if source:
             assert self.source is not None
             paths = [self.source.source.pictures[i].path for i in self.source.train]
-            found["source"] = self._training("source", paths, self.source.labels[self.source.train])
+            labels = self.source.labels[self.source.train]
+            found["source"] = self._training("source", paths, labels, self.source_domains())
         if target:
             found["target"] = self._training("target", list(self.target.source.paths), None)
         return found
+
+    def source_domains(self) -> np.ndarray | None:
+        """From which source each of its training pictures is; None where there is one source."""
+        if self.source is None or not self.source.several:
+            return None
+        return self.source.domains[self.source.train]
 
     # ---- features and answers -----------------------------------------------------------------------------------
 
     def features(self, backbone: ImageBackbone, paths: tuple[Path, ...], what: str) -> np.ndarray:
         """Pooled features (N, D) float32 by the quickest engine that agrees with the network."""
-        quick = fast_features(backbone, device=self.machine.device, n_pictures=len(paths))
-        started = time.monotonic()
-
-        def tell(done: int, total: int) -> None:
-            elapsed = max(1e-6, time.monotonic() - started)
-            rate = f"{done / total * len(paths) / elapsed:.0f} pictures/s"
-            self.listener.progress(what, done, total, rate=rate, remaining_s=elapsed / done * (total - done))
-
-        found = predict(backbone, self.plain(paths), self.machine, call=quick, on_batch=tell).outputs
-        return found.numpy()
+        return features_of(backbone, self.plain(paths), self.machine, self.listener, what)
 
     def source_paths(self, indices: np.ndarray) -> tuple[Path, ...]:
         assert self.source is not None
@@ -311,29 +315,6 @@ class AdaptBench:
         model.load_state_dict(load_file(self._folder(name) / "model.safetensors"))
         return model.eval()
 
-    def teller(self, name: str, steps: int) -> Any:
+    def teller(self, name: str, steps: int) -> Callable[[StepRecord], None]:
         """What shows a training's steps and writes its curves."""
-        running: dict[str, list[float]] = {}
-        every = max(1, steps // 100)
-
-        def tell(record: StepRecord) -> None:
-            if record.values:
-                return
-            self.listener.progress(
-                f"{name}: epoch {record.epoch:.1f}, loss {record.loss:.3f}",
-                record.step,
-                record.steps,
-                rate=f"{record.rate:.0f} pictures/s",
-                remaining_s=record.remaining_s,
-            )
-            for key, value in record.logs.items():
-                running.setdefault(key, []).append(value)
-            if record.step % every == 0 or record.step == record.steps:
-                means = {key: round(float(np.mean(values)), 6) for key, values in running.items()}
-                running.clear()
-                self.run.log_metrics(
-                    candidate=name, step=record.step, epoch=round(record.epoch, 3),
-                    progress=round(record.step / record.steps, 4), elapsed_s=round(record.elapsed_s, 2), **means,
-                )  # fmt: skip
-
-        return tell
+        return step_teller(self.run, self.listener, name, steps)

@@ -1,22 +1,23 @@
 """Adaptation on cached features: shallow maps, own statistics, and every loss on a small adapter, each in seconds.
 
 The backbone's weights stay as they are. Each picture passes it once with the pretraining's statistics and, where it has
-batch normalisation, once with its own domain's (AdaBN). What is learned on top is affine at the end, and folds into the
-head of the model that is handed over.
+batch normalisation, once with its own domain's (AdaBN); every source is a domain of its own there. What is learned on
+top is affine at the end, and folds into the head of the model that is handed over.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from regraft.adaptation.adapter import FeatureAdapter
 from regraft.adaptation.base import losses
@@ -25,12 +26,14 @@ from regraft.adaptation.rules import rules_for
 from regraft.adaptation.shallow import Affine, shallow
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
+from regraft.backbones.base import ImageBackbone
 from regraft.core.types import Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
 from regraft.recipes.adapt_answers import Adapted, save_arrays
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_prior import class_shares, corrected_shares
+from regraft.recipes.adapt_sources import WEIGHTING, measured, sample_weights
 from regraft.strategies import RuleStrategy
 from regraft.tasks.classification import Classification
 
@@ -80,10 +83,7 @@ class FeatureCandidates:
         state = bench.run.path / "work" / "target-backbone.safetensors"
         backbone = copy.deepcopy(bench.model.backbone)
         if not kept.is_file():
-            bench.own_statistics(backbone, self._paths(self.source.train))
-            own = self._paths(self.source.train) + self._paths(self.source.held)
-            found = bench.features(backbone, own, "Source features, own statistics")
-            train, held = np.split(found, [len(self.source.train)])
+            train, held = self._source_normalised(backbone)
             bench.own_statistics(backbone, bench.target.source.paths)
             target = bench.features(backbone, bench.target.source.paths, "Target features, own statistics")
             save_arrays(state, {k: v.detach().cpu().numpy() for k, v in backbone.state_dict().items()})
@@ -92,9 +92,23 @@ class FeatureCandidates:
         self.target_backbone = backbone
         return _read(kept)
 
+    def _source_normalised(self, backbone: ImageBackbone) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the source's training and held-out pictures, each under the statistics of its own source."""
+        bench, source = self.bench, self.source
+        found = [np.empty((len(part), backbone.feature_dim), dtype=np.float32) for part in (source.train, source.held)]
+        for domain in range(len(source.names)):
+            bench.own_statistics(backbone, self._paths(source.train[source.domains[source.train] == domain]))
+            rows = [np.flatnonzero(source.domains[part] == domain) for part in (source.train, source.held)]
+            paths = self._paths(source.train[rows[0]]) + self._paths(source.held[rows[1]])
+            answers = np.split(bench.features(backbone, paths, "Source features, own statistics"), [len(rows[0])])
+            for features, at, answer in zip(found, rows, answers, strict=True):
+                features[at] = answer
+        return found[0], found[1]
+
     def probe(self) -> Adapted:
         """The source-only probe on plain features: the first answer."""
         started, features = time.monotonic(), self.plain()
+        self.bench.sources = measured(self.source, features.train, features.target, seed=self.bench.config.seed)
         head = self.bench.head(features.train, self.source.train)
         self.bench.model = self.bench.with_head(self.bench.model.backbone, head.weight, head.bias)
         return self._finish(PROBE, started, features, (head.weight, head.bias), self.bench.model.backbone)
@@ -135,19 +149,18 @@ class FeatureCandidates:
         return found
 
     def trained(self, name: str) -> Adapted:
-        """An adapter trained with the loss `name` beside the source's labels; source-only on plain features."""
+        """An adapter trained with the loss `name` beside the source's labels; source-only on plain features.
+
+        "source-weighting" has no such loss: the source's own counts each source by its nearness to the target.
+        """
         started = time.monotonic()
         alone = name == SOURCE_ONLY
         features = self.plain() if alone else self.normalised()
-        continues = not alone and losses.get(name).continues
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # matrices of this size gain nothing from more, and wait for each other
-        try:
+        continues = name in losses and losses.get(name).continues
+        with single_thread():
             if continues and self._adapter is None:
                 self._adapter = self._fit(None, features, None).model
             task = self._fit(None if alone else name, features, self._adapter if continues else None)
-        finally:
-            torch.set_num_threads(threads)
         return self._answer(name, started, task, features, self.bench.model.backbone if alone else self.target_backbone)
 
     # ---- the parts ----------------------------------------------------------------------------------------------
@@ -158,21 +171,17 @@ class FeatureCandidates:
         labels = self.source.labels[self.source.train]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            if start is None:
-                adapter = FeatureAdapter(features.train.shape[1])
-                adapter.set_scale(features.train)
-                # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
-                model = Classification(adapter, k, class_weights=bench.class_weights())  # type: ignore[arg-type]
-            else:
-                model = copy.deepcopy(start)
-            loss = None if name is None else losses.get(name)(model.backbone.feature_dim, k)
+            model = adapter_model(features.train, k, bench.class_weights()) if start is None else copy.deepcopy(start)
+            weights = sample_weights(self.source, bench.sources) if name == WEIGHTING else None
+            loss = None if name is None or name == WEIGHTING else losses.get(name)(model.backbone.feature_dim, k)
             task = Adaptation(
-                model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing,
+                model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing, source_weights=weights,
                 partial=bench.config.setting == "partial" and loss is not None,
             )  # fmt: skip
         streams: dict[str, VectorStream] = {}
         if start is None:
-            streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed)
+            domains = bench.source_domains()
+            streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed, domains=domains)
         if loss is not None:
             streams["target"] = VectorStream(features.target, None, batch_size=BATCH, seed=seed + 1)
         plan = RuleStrategy(rules_for(task, pretrained=False)).plan(task, LR if start is None else CONTINUED_LR)
@@ -235,6 +244,25 @@ class FeatureCandidates:
 
     def _paths(self, indices: np.ndarray) -> tuple[Path, ...]:
         return self.bench.source_paths(indices)
+
+
+def adapter_model(features: np.ndarray, n_classes: int, class_weights: Tensor | None) -> Classification:
+    """A fresh adapter, scaled to these features (N, D), with a head of its own."""
+    adapter = FeatureAdapter(features.shape[1])
+    adapter.set_scale(features)
+    # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
+    return Classification(adapter, n_classes, class_weights=class_weights)  # type: ignore[arg-type]
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for PyTorch: matrices of an adapter's size gain nothing from more, and wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _read(path: Path) -> Cached:

@@ -101,6 +101,7 @@ def conclude_adaptation(
         "n_train": None if bench.source is None else len(bench.source.source),
         "n_test": None if oracle is None else len(oracle.labels),
         "n_target": len(bench.target.source),
+        "sources": [source.to_json() for source in bench.sources],
         "evaluated_on": "no target label" if oracle is None else "the oracle's labels, read after the choice",
         "classes": list(classes),
         "temperature": temperature,

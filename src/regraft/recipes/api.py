@@ -1,8 +1,9 @@
-"""What a Python program calls: `fit`, `adapt` and `load`, and the run that the first two give."""
+"""What a Python program calls: `fit`, `adapt`, `generalise` and `load`, and the run that the first three give."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def fit(
 
 
 def adapt(
-    source: PathLike,
+    source: PathLike | Sequence[PathLike],
     target: PathLike,
     *,
     budget: str | float | None = None,
@@ -83,6 +84,8 @@ def adapt(
     **options: Any,
 ) -> Run:
     """Carry the labels of `source` to the unlabelled `target`; options: fields of `AdaptConfig` (adapt_config.py).
+
+    Several folders as source are a domain each, with classes matched by name.
 
     `run.data.kept` says whether the adapted model or source-only was kept, `run.data.why` the reason. Raises UsageError
     and DataError with a sentence that says what to do.
@@ -96,8 +99,34 @@ def adapt(
     for name in ("methods", "validators"):
         if isinstance(options.get(name), str):
             options[name] = tuple(options[name].split(","))
-    config = checked_adapt(source=(Path(source),), target=(Path(target),), budget_s=seconds(budget), **options)
+    sources = [source] if isinstance(source, str | os.PathLike) else source
+    config = checked_adapt(
+        source=tuple(map(Path, sources)), target=(Path(target),), budget_s=seconds(budget), **options
+    )
     return Run(run_adapt(config, runs=Path(runs), fresh=fresh, listener=listener))
+
+
+def generalise(
+    *domains: PathLike,
+    runs: PathLike = "runs",
+    fresh: bool = False,
+    listener: Listener | None = None,
+    **options: Any,
+) -> Run:
+    """Learn from two or more labelled `domains` (folders) for one that none of them is; options: `GeneraliseConfig`.
+
+    `run.data.held_out` has the figures with each domain left out, `run.data.erm_gain` what the choice between methods
+    gains over plain training. Raises UsageError and DataError with a sentence that says what to do.
+    """
+    from regraft.recipes.generalise import run_generalise
+    from regraft.recipes.generalise_config import checked_generalise
+
+    if options.get("weights") is not None:
+        options["weights"] = Path(options["weights"])
+    if isinstance(options.get("methods"), str):
+        options["methods"] = tuple(options["methods"].split(","))
+    config = checked_generalise(roots=tuple(Path(item) for item in domains), **options)
+    return Run(run_generalise(config, runs=Path(runs), fresh=fresh, listener=listener))
 
 
 def load(run: PathLike | Run, *, device: str = "auto") -> Predictor:

@@ -1,8 +1,8 @@
-"""A labelled source and an unlabelled target, read and audited; the target's folders are never taken for labels."""
+"""Labelled sources and an unlabelled target, read and audited; the target's folders are never taken for labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled pictures: the source, or the oracle. train and held: indices; every fifth unit is held out."""
+    """Labelled pictures: one source or several. train and held: indices; every fifth unit is held out.
+
+    domains: int64 (N,), from which of `names` each picture is; of a single folder, or of a table, all 0.
+    """
 
     source: Source
     facts: list[Facts]
@@ -28,10 +31,17 @@ class Labelled:
     labels: np.ndarray
     train: np.ndarray
     held: np.ndarray
+    domains: np.ndarray
+    names: tuple[str, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.source.classes
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one source domain."""
+        return len(self.names) > 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,11 @@ def read_labelled(
     roots: tuple[Path, ...], *, table: Path | None, image: str, label: str, group: str | None, max_bad: float,
     seed: int, progress: Progress | None = None,
 ) -> Labelled:  # fmt: skip
-    """The source. All its parts (train, val, test folders) are used; a fifth of the units is held out to judge with."""
+    """The source. All its parts (train, val, test folders) are used; a fifth of the units is held out to judge with.
+
+    Each root is a domain of its own, and classes are matched by name over all of them; with a table there is one
+    domain. Raises DataError where a class has fewer than two pictures, or a domain fewer than two to learn from.
+    """
     folders = [_as_folder(root) for root in roots]
     found = read_source(folders, table=table, image_column=image, label_column=label, group=group)
     found = replace(found, pictures=tuple(replace(picture, split=None) for picture in found.pictures))
@@ -73,7 +87,32 @@ def read_labelled(
     if smallest < 2:
         raise DataError("Every class of the source needs at least two pictures: one to learn from, one to judge with.")
     folds = fold_of(units, labels, max(2, min(5, smallest)), seed)
-    return Labelled(usable, facts, report, labels, np.flatnonzero(folds != 0), np.flatnonzero(folds == 0))
+    names = domain_names(roots) if table is None else (usable.name,)
+    domains = domain_of(usable, folders) if len(names) > 1 else np.zeros(len(usable), dtype=np.int64)
+    train = np.flatnonzero(folds != 0)
+    for index, count in enumerate(np.bincount(domains[train], minlength=len(names))):
+        if count < 2:
+            raise DataError(
+                f"The domain {names[index]} has {count} pictures of its own to learn from, at least 2 are needed: name "
+                "each folder once, with its classes inside, and look at the audit for pictures that were left out."
+            )
+    return Labelled(usable, facts, report, labels, train, np.flatnonzero(folds == 0), domains, names)
+
+
+def domain_of(source: Source, folders: Sequence[Path]) -> np.ndarray:
+    """Indices int64 (N,) of the folder that each picture lies in; of nested folders the inner one."""
+    inner_first = sorted(enumerate(folders), key=lambda item: -len(item[1].parts))
+    found = [next((i for i, folder in inner_first if path.is_relative_to(folder)), 0) for path in source.paths]
+    return np.array(found, dtype=np.int64)
+
+
+def domain_names(roots: Sequence[Path]) -> tuple[str, ...]:
+    """A name for each folder: its own, with its parent's where two are called the same, and a number if need be."""
+    paths = [root.resolve() for root in roots]
+    names = [
+        path.name if [p.name for p in paths].count(path.name) == 1 else "/".join(path.parts[-2:]) for path in paths
+    ]
+    return tuple(f"{n} ({i + 1})" if names.count(n) > 1 else n for i, n in enumerate(names))
 
 
 def read_unlabelled(roots: tuple[Path, ...], *, max_bad: float, progress: Progress | None = None) -> Unlabelled:

@@ -10,8 +10,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from regraft.backbones.base import ImageBackbone
+from regraft.backbones.fast import FastFeatures, fast_features
 from regraft.core.files import replacing
-from regraft.engine import predict
+from regraft.data.stream import PictureStream
+from regraft.engine import Machine, predict
+from regraft.recipes.listener import Listener
 
 if TYPE_CHECKING:
     from regraft.recipes.candidates import Workbench
@@ -23,21 +27,32 @@ def extract_features(bench: Workbench, indices: np.ndarray, kept: Path) -> np.nd
         cached = load_file(kept)
         if cached["indices"].tolist() == indices.tolist():
             return cached["features"].numpy()
-    started = time.monotonic()
     stream = bench.streams.plain(indices)
+    features = features_of(bench.backbone, stream, bench.machine, bench.listener, "Features", bench.quick(len(indices)))
+    if bench.machine.is_first:
+        with replacing(kept) as temporary:
+            save_file({"features": torch.from_numpy(features), "indices": torch.from_numpy(indices)}, temporary)
+    return features
+
+
+def features_of(
+    backbone: ImageBackbone,
+    stream: PictureStream,
+    machine: Machine,
+    listener: Listener,
+    what: str,
+    quick: FastFeatures | None = None,
+) -> np.ndarray:
+    """Pooled features (N, D) float32 of a stream's pictures by the quickest engine that agrees with the network."""
+    count = stream.samples
+    if quick is None:
+        quick = fast_features(backbone, device=machine.device, n_pictures=count)
+    started = time.monotonic()
 
     def tell(done: int, total: int) -> None:
         elapsed = max(1e-6, time.monotonic() - started)
-        bench.listener.progress(
-            "Features",
-            done,
-            total,
-            rate=f"{done * len(indices) / total / elapsed:.0f} pictures/s",
-            remaining_s=elapsed / done * (total - done),
-        )
+        rate = f"{done / total * count / elapsed:.0f} pictures/s"
+        listener.progress(what, done, total, rate=rate, remaining_s=elapsed / done * (total - done))
 
-    outputs = predict(bench.backbone, stream, bench.machine, call=bench.quick(len(indices)), on_batch=tell).outputs
-    if bench.machine.is_first:
-        with replacing(kept) as temporary:
-            save_file({"features": outputs.contiguous(), "indices": torch.from_numpy(indices)}, temporary)
-    return outputs.numpy()
+    found = predict(backbone, stream, machine, call=quick, on_batch=tell).outputs
+    return found.contiguous().numpy()

@@ -144,8 +144,25 @@ class Report(BaseModel):
     distance: dict[str, Any] = Field(
         default_factory=dict, description="adapt: distances between the domains, 'before' and 'after'"
     )
+    sources: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="adapt: with several sources per source name, n, its distances a_distance and mmd2 to the target, "
+        "and the weight that source-weighting gives it; empty with one",
+    )
     next_steps: str = Field("", description="what to do next, in words")
     n_target: int | None = Field(None, description="adapt: unlabelled target pictures")
+
+    held_out: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="generalise: per domain that was left out its name, n, the figures of all methods, the one "
+        "that was chosen without it with its value, and the best in hindsight with best_value",
+    )
+    erm_gain: Figure | None = Field(
+        None, description="generalise: accuracy(choice) − accuracy(ERM), mean over held-out domains, paired interval"
+    )
+    hindsight: float | None = Field(
+        None, description="generalise: mean over held-out domains of the best method's accuracy; picked by their labels"
+    )
 
     first_answer_s: float | None = Field(None, description="seconds from the command's start to the first answer")
     first_answer: FirstAnswer | None = Field(None, description="the figure that was given then")

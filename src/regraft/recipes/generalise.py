@@ -1,0 +1,119 @@
+"""`regraft generalise`: several labelled domains, no target; a model for a domain that nobody has seen yet.
+
+Order: audit, features once, every domain left out once with the choice made by the others, the choice for all domains
+together, its model, report. The held-out domain's labels are read for figures alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+
+from regraft.backbones import create
+from regraft.backbones.catalogue import parse
+from regraft.core.environment import command_line, describe
+from regraft.core.errors import DataError, RegraftError, UsageError
+from regraft.core.files import write_json
+from regraft.core.rundir import RunDirectory
+from regraft.data.stream import PictureStream
+from regraft.data.transform import EvalTransform
+from regraft.engine import launch
+from regraft.recipes.adapt_answers import save_arrays
+from regraft.recipes.budget import Clock
+from regraft.recipes.domains import Labelled, read_labelled
+from regraft.recipes.features import features_of
+from regraft.recipes.generalise_config import GeneraliseConfig
+from regraft.recipes.generalise_models import DomainModels
+from regraft.recipes.generalise_outcome import conclude_generalisation
+from regraft.recipes.generalise_table import leave_one_out
+from regraft.recipes.listener import Listener
+
+#: Below this many pictures a domain's figure says nothing.
+LEAST_PICTURES = 10
+
+
+def run_generalise(
+    config: GeneraliseConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
+) -> Path:
+    """Do the whole job; returns the run directory. An unfinished run's features are used again."""
+    listener = listener or Listener()
+    parse(config.backbone)
+    machine = launch(device=config.device, seed=config.seed, deterministic=config.deterministic)
+
+    def look(done: int, total: int) -> None:
+        assert listener is not None
+        listener.progress("Looking at the pictures", done, total)
+
+    pictures = read_labelled(
+        config.roots, table=None, image="image", label="label", group=config.group, max_bad=config.max_bad,
+        seed=config.seed, progress=look,
+    )  # fmt: skip
+    _check(pictures)
+    backbone = create(config.backbone, config.weights)
+    if not backbone.provenance:
+        raise UsageError(
+            f"{config.backbone} comes without pretrained weights, and `regraft generalise` works on the features of a "
+            "pretrained network: leave --backbone out for scion, or give it a file by --weights."
+        )
+    data = "+".join(root.resolve().name for root in config.roots)
+    name = config.backbone.partition(":")[0]
+    run, resumed = RunDirectory.open(runs, "generalise", data, name, config.plain(), fresh=fresh)
+    with run.locked():
+        if resumed:
+            listener.say(f"Taking up {run.path} where it stopped.")
+        run.point_last()
+        write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
+        write_json(run.path / "split.json", _split_record(pictures))
+        listener.say(
+            f"{len(pictures.source)} pictures of {len(pictures.names)} domains ({', '.join(pictures.names)}) in "
+            f"{len(pictures.classes)} classes."
+        )
+        for finding in pictures.audit.findings:
+            if finding.severity != "info":
+                listener.say(f"  {finding.severity}: {finding.sentence}")
+        try:
+            clock = Clock(run)
+            kept = run.path / "work" / "features.safetensors"
+            if not kept.is_file():
+                stream = PictureStream(
+                    list(pictures.source.paths), None, EvalTransform(backbone.input_spec), batch_size=32,
+                    threads=config.threads,
+                )  # fmt: skip
+                save_arrays(kept, {"features": features_of(backbone, stream, machine, listener, "Features")})
+                clock.keep()
+            features = load_file(kept)["features"].numpy()
+            models = DomainModels(config, pictures, features, machine, run, listener)
+            table = leave_one_out(models)
+            conclude_generalisation(models, table, backbone, spent=clock.spent, command=command_line())
+        except RegraftError as error:
+            run.failed(str(error))
+            raise
+        shutil.rmtree(run.path / "work", ignore_errors=True)
+        run.done()
+    return run.path
+
+
+def _check(pictures: Labelled) -> None:
+    counts = np.bincount(pictures.domains, minlength=len(pictures.names))
+    for name, count in zip(pictures.names, counts, strict=True):
+        if count < LEAST_PICTURES:
+            raise DataError(f"The domain {name} has {count} usable pictures; each is left out once and needs 10.")
+    for index, name in enumerate(pictures.names):
+        others = {int(k) for k in pictures.labels[pictures.train][pictures.domains[pictures.train] != index]}
+        if len(others) < 2:
+            raise DataError(
+                f"Without the domain {name} fewer than two classes are left to learn from. Each domain is a folder per "
+                "class, and the classes have the same names in all of them."
+            )
+
+
+def _split_record(pictures: Labelled) -> dict[str, object]:
+    """Format `regraft.split/1`: of the model of all domains, the SHA-256 of every file by what it was used for."""
+    parts = {
+        name: [pictures.facts[i].sha256 for i in part]
+        for name, part in (("train", pictures.train), ("val", pictures.held))
+    }
+    return {"format": "regraft.split/1", "source": pictures.source.name, "kind": "domains", "rounds": [parts]}

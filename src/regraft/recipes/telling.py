@@ -1,0 +1,39 @@
+"""What shows a training's steps while it runs, and writes its curves into the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from regraft.core.rundir import RunDirectory
+from regraft.engine import StepRecord
+from regraft.recipes.listener import Listener
+
+
+def step_teller(run: RunDirectory, listener: Listener, name: str, steps: int) -> Callable[[StepRecord], None]:
+    """What hears the steps of the candidate `name`: progress to the listener, 100 means of its logs to a file."""
+    running: dict[str, list[float]] = {}
+    every = max(1, steps // 100)
+
+    def tell(record: StepRecord) -> None:
+        if record.values:
+            return
+        listener.progress(
+            f"{name}: epoch {record.epoch:.1f}, loss {record.loss:.3f}",
+            record.step,
+            record.steps,
+            rate=f"{record.rate:.0f} pictures/s",
+            remaining_s=record.remaining_s,
+        )
+        for key, value in record.logs.items():
+            running.setdefault(key, []).append(value)
+        if record.step % every == 0 or record.step == record.steps:
+            means = {key: round(float(np.mean(values)), 6) for key, values in running.items()}
+            running.clear()
+            run.log_metrics(
+                candidate=name, step=record.step, epoch=round(record.epoch, 3),
+                progress=round(record.step / record.steps, 4), elapsed_s=round(record.elapsed_s, 2), **means,
+            )  # fmt: skip
+
+    return tell

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import cohen_kappa_score
 
 from regraft.adaptation.alarm import (
@@ -20,7 +21,11 @@ from regraft.adaptation.alarm import (
     class_affinity,
     consensus,
     judge,
+    vote,
 )
+from regraft.core.types import DomainView
+
+K = 3
 
 FOR, AGAINST, OPEN = Vote(2.0, 1.0, 1.0), Vote(1.0, 2.0, 0.0), Vote(1.0, 1.0, 0.5)
 SOUND: dict[str, Any] = {
@@ -70,21 +75,53 @@ def test_consensus_is_the_mean_kappa_of_all_pairs() -> None:
     assert consensus([np.zeros(9, int)] * 3) == 1.0
 
 
-def test_agreement_and_its_vote() -> None:
-    right, others = np.arange(40) % 3, [np.arange(40) % 3] * 2
-    wrong = (right + (np.arange(40) < 20)) % 3
-    assert agreement(wrong, others) == 0.5 and agreement(right, []) == 0.0
-    found = agreement_vote(right, wrong, others)
-    assert (found.adapted, found.control, found.side) == (1.0, 0.5, "adapted")
-    assert agreement_vote(right, right, others).side == "open"
+class Confidence:
+    """Mean largest probability on the target: a validator that any sharpening pleases."""
+
+    uses_target_labels = False
+
+    def score(self, source: DomainView, target: DomainView) -> float:
+        assert target.logits is not None
+        return float(target.logits.softmax(1).max(1).values.mean())
 
 
-def test_affinity_tells_the_same_classes_from_others() -> None:
-    rng = np.random.default_rng(0)
-    centres = 6 * np.eye(8)[:4]
-    labels = np.repeat(np.arange(4), 40)
-    source = centres[labels] + rng.standard_normal((160, 8))
-    same = 2 + centres[labels] + rng.standard_normal((160, 8))  # moved as a whole: each domain has its own mean
-    other = 2 + (6 * np.eye(8)[4:])[labels] + rng.standard_normal((160, 8))
-    assert class_affinity(source, labels, same) == pytest.approx(1, abs=0.15)
-    assert class_affinity(source, labels, other) < LEAST_AFFINITY
+def test_a_vote_is_credible_only_where_the_difference_is() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, K, generator=draw)
+    empty = DomainView(torch.zeros(0, 4))
+    view = DomainView(torch.zeros(200, 4), logits)
+    sharper = DomainView(torch.zeros(200, 4), 3 * logits)
+    other = DomainView(torch.zeros(200, 4), torch.randn(200, K, generator=draw))
+    assert vote(Confidence(), (empty, sharper), (empty, view)).side == "adapted"
+    assert vote(Confidence(), (empty, view), (empty, sharper)).side == "source_only"
+    assert vote(Confidence(), (empty, view), (empty, view)).side == "open"
+    assert 0.0 < vote(Confidence(), (empty, other), (empty, view)).share < 1.0
+
+
+def test_agreement_speaks_for_the_model_that_answers_as_the_others_do() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.integers(0, K, 200)
+
+    def model(errors: int) -> np.ndarray:
+        answers = truth.copy()
+        answers[draw.permutation(200)[:errors]] = draw.integers(0, K, errors)
+        return answers
+
+    others = [model(30), model(30)]
+    good, bad = model(20), model(120)
+    assert agreement(good, others) == pytest.approx(np.mean([(good == o).mean() for o in others]))
+    assert agreement_vote(good, bad, others).side == "adapted"
+    assert agreement_vote(bad, good, others).side == "source_only"
+    assert agreement(good, []) == 0.0
+
+
+def test_affinity_is_high_for_moved_classes_and_low_for_others() -> None:
+    draw = np.random.default_rng(0)
+    centres = draw.normal(size=(6, 40)) * 2
+    labels = np.repeat(np.arange(3), 40)
+    source = centres[labels] + draw.normal(size=(120, 40))
+    moved = centres[labels] + draw.normal(size=(120, 40)) + 5
+    foreign = centres[labels + 3] + draw.normal(size=(120, 40)) + 5
+    assert class_affinity(source, labels, moved) == pytest.approx(1.0, abs=0.15)
+    assert class_affinity(source, labels, foreign) < 0.5
+    assert class_affinity(source[:3], np.zeros(3, dtype=np.int64), moved) == 1.0

@@ -1,4 +1,4 @@
-"""Adaptation as a task: what trains, what is read, self-training, statistics, and the alarm's decision."""
+"""Adaptation as a task: what trains, what is read, self-training and statistics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft.adaptation.alarm import Reverse, Vote, agreement, agreement_vote, class_affinity, judge, vote
 from regraft.adaptation.base import losses, ramp
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.self_training import SHOT, FixMatch, MeanTeacher, PseudoLabel, balanced_cross_entropy
@@ -188,73 +187,3 @@ def test_a_strong_view_differs_and_stays_a_picture() -> None:
     out = strengthen(x)
     assert out.shape == x.shape and float(out.min()) >= 0 and float(out.max()) <= 1
     assert float((out - x.float() / 255).abs().mean()) > 0.02
-
-
-class Confidence:
-    """Mean largest probability on the target: a validator that any sharpening pleases."""
-
-    uses_target_labels = False
-
-    def score(self, source: DomainView, target: DomainView) -> float:
-        assert target.logits is not None
-        return float(target.logits.softmax(1).max(1).values.mean())
-
-
-def test_a_vote_is_credible_only_where_the_difference_is() -> None:
-    draw = torch.Generator().manual_seed(0)
-    logits = torch.randn(200, K, generator=draw)
-    empty = DomainView(torch.zeros(0, 4))
-    view = DomainView(torch.zeros(200, 4), logits)
-    sharper = DomainView(torch.zeros(200, 4), 3 * logits)
-    other = DomainView(torch.zeros(200, 4), torch.randn(200, K, generator=draw))
-    assert vote(Confidence(), (empty, sharper), (empty, view)).side == "adapted"
-    assert vote(Confidence(), (empty, view), (empty, sharper)).side == "source_only"
-    assert vote(Confidence(), (empty, view), (empty, view)).side == "open"
-    assert 0.0 < vote(Confidence(), (empty, other), (empty, view)).share < 1.0
-
-
-FOR = {"a": Vote(1, 0, 1.0), "b": Vote(1, 0, 0.99), "c": Vote(0, 0, 0.5)}
-SOUND = Reverse(0.8, 0.7, 0.9, 0.2)
-
-
-def test_the_alarm_keeps_source_only_for_each_reason_and_says_it() -> None:
-    assert judge("M", gap=1.5, affinity=0.8, votes=FOR, reverse=SOUND, collapsed=()).keep_adapted
-    same = judge("M", gap=0.1, affinity=0.8, votes=FOR, reverse=SOUND, collapsed=())
-    assert not same.keep_adapted and "nothing to adapt" in same.why and not same.alarms
-    gone = judge("M", gap=1.5, affinity=0.8, votes=FOR, reverse=SOUND, collapsed=("dog",))
-    assert not gone.keep_adapted and "dog" in gone.why and gone.alarms
-    strange = judge("M", gap=1.5, affinity=0.8, votes=FOR, reverse=Reverse(0.3, 0.7, 0.9, 0.2), collapsed=())
-    assert not strange.keep_adapted and "do not fit" in strange.why and strange.alarms
-    foreign = judge("M", gap=1.5, affinity=0.1, votes=FOR, reverse=SOUND, collapsed=())
-    assert not foreign.keep_adapted and "other classes" in foreign.why and foreign.alarms
-    few = judge("M", gap=1.5, affinity=0.8, votes={**FOR, "d": Vote(0, 1, 0.0)}, reverse=SOUND, collapsed=())
-    assert not few.keep_adapted and "2 of 4" in few.why
-
-
-def test_agreement_speaks_for_the_model_that_answers_as_the_others_do() -> None:
-    draw = np.random.default_rng(0)
-    truth = draw.integers(0, K, 200)
-
-    def model(errors: int) -> np.ndarray:
-        answers = truth.copy()
-        answers[draw.permutation(200)[:errors]] = draw.integers(0, K, errors)
-        return answers
-
-    others = [model(30), model(30)]
-    good, bad = model(20), model(120)
-    assert agreement(good, others) == pytest.approx(np.mean([(good == o).mean() for o in others]))
-    assert agreement_vote(good, bad, others).side == "adapted"
-    assert agreement_vote(bad, good, others).side == "source_only"
-    assert agreement(good, []) == 0.0
-
-
-def test_affinity_is_high_for_moved_classes_and_low_for_others() -> None:
-    draw = np.random.default_rng(0)
-    centres = draw.normal(size=(6, 40)) * 2
-    labels = np.repeat(np.arange(3), 40)
-    source = centres[labels] + draw.normal(size=(120, 40))
-    moved = centres[labels] + draw.normal(size=(120, 40)) + 5
-    foreign = centres[labels + 3] + draw.normal(size=(120, 40)) + 5
-    assert class_affinity(source, labels, moved) == pytest.approx(1.0, abs=0.15)
-    assert class_affinity(source, labels, foreign) < 0.5
-    assert class_affinity(source[:3], np.zeros(3, dtype=np.int64), moved) == 1.0

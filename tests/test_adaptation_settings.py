@@ -19,6 +19,7 @@ from regraft.adaptation.task import Adaptation
 from regraft.adaptation.validators import validators
 from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch, DomainView, Features, InputSpec
+from regraft.measure.calibration import fit_temperature
 from regraft.measure.open_set import open_set_figures
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_prior import corrected_shares
@@ -317,7 +318,7 @@ def test_the_correction_finds_the_shares_and_is_the_reweighing(name: str) -> Non
         return 3 * 1.5 * x, labels
 
     (held, labels), (target, _) = drawn(source, 4000), drawn(true, 4000)
-    shares, offset = corrected_shares(name, held, labels, target, source)
+    shares, offset = corrected_shares(name, held, labels, target, source, fit_temperature(held, labels))
     assert shares == pytest.approx(true, abs=0.03)
     np.testing.assert_allclose(
         softmax((target + offset) / 3, axis=1), reweigh(softmax(target / 3, axis=1), source, shares), atol=0.02

@@ -27,7 +27,7 @@ from regraft.engine import launch
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_choice import chosen_validators, decide
-from regraft.recipes.adapt_config import AUTO, AUTO_OPEN, PRIORS, AdaptConfig
+from regraft.recipes.adapt_config import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS, AdaptConfig
 from regraft.recipes.adapt_features import ADABN, FeatureCandidates
 from regraft.recipes.adapt_outcome import conclude_adaptation
 from regraft.recipes.adapt_sources import FOR_SEVERAL, WEIGHTING
@@ -55,7 +55,7 @@ def run_adapt(
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
     listener = listener or Listener()
     methods = method_names(config)
-    chosen_validators(config.validators, with_source=config.source_free is None)
+    chosen_validators(config.validators, with_source=config.source_free is None, setting=config.setting)
     if config.source_free is None:
         parse(config.backbone)
     machine = launch(
@@ -115,14 +115,13 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
     """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
     several = config.table is None and len(config.source) > 1
     known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING}
-    auto = (*AUTO, *(AUTO_OPEN if config.setting == "open" else ()), *(FOR_SEVERAL if several else ()))
+    auto = (*(AUTO_OPEN if config.setting == "open" else AUTO), *(FOR_SEVERAL if several else ()))
     names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
     for name in names:
         if name not in known:
             raise unknown_name("adaptation method", name, {*known, "auto"})
-    strange = [n for n in names if n in AUTO_OPEN]
-    if strange and config.setting != "open":
-        raise UsageError(f"{strange[0]} is for a target with classes that the source lacks: it takes --setting open.")
+    if OPEN_ALONE in names and config.setting != "open":
+        raise UsageError(f"{OPEN_ALONE} is for a target with classes that the source lacks: it takes --setting open.")
     if WEIGHTING in names and not several:
         raise UsageError(
             f"{WEIGHTING} compares sources: name two or more folders before the target, or leave it out of --method."

@@ -36,6 +36,9 @@ from regraft.recipes.adapt_setting import Setting, look, peers
 AGREEMENT = "agreement"
 #: Validators that choose unless told; source accuracy says nothing of the target, so it only has a column.
 CHOOSING = ("infomax", "SND", "BNM", "DEV", "entropy", AGREEMENT)
+#: Those of them that choose where the target has other classes: the rest ask for sure answers, and a model that is sure
+#: of everything can call nothing unknown.
+CHOOSING_OPEN = ("SND", "DEV", AGREEMENT)
 
 
 @dataclass
@@ -105,10 +108,11 @@ def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
 
 
 def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
-    names = chosen_validators(bench.config.validators, with_source=bench.source is not None)
+    with_source, setting_name = bench.source is not None, bench.config.setting
+    names = chosen_validators(bench.config.validators, with_source=with_source, setting=setting_name)
     tools = {name: validators.get(name)() for name in names if name != AGREEMENT}
     labels = None if bench.source is None else bench.source.labels[bench.source.held]
-    setting = look(bench.config.setting, candidates, labels)
+    setting = look(setting_name, candidates, labels)
     views = {c.name: setting.views(c) for c in candidates}
     scores = {c: {v: tool.score(*views[c]) for v, tool in tools.items()} for c in views}
     control = SOURCE_ONLY if SOURCE_ONLY in views else PROBE
@@ -160,9 +164,10 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     )
 
 
-def chosen_validators(asked: tuple[str, ...], *, with_source: bool) -> tuple[str, ...]:
+def chosen_validators(asked: tuple[str, ...], *, with_source: bool, setting: str = "closed") -> tuple[str, ...]:
     """The validators that choose; those that need a source are left out of `auto` where there is none."""
-    names = tuple(dict.fromkeys(n for name in asked for n in (CHOOSING if name == "auto" else (name,))))
+    auto = CHOOSING_OPEN if setting == "open" else CHOOSING
+    names = tuple(dict.fromkeys(n for name in asked for n in (auto if name == "auto" else (name,))))
     for name in names:
         if name not in validators and name != AGREEMENT:
             raise unknown_name("validator", name, [*validators.names(), AGREEMENT, "auto"])

@@ -12,8 +12,10 @@ from regraft.recipes.config import sentence
 
 #: What `--method auto` tries, cheap to costly; the trained ones as far as the budget reaches.
 AUTO = ("standardise", "CORAL", "AdaBN", "MCC", "SHOT", "CDAN+E", "DAN")
-#: What it tries besides where the target has classes that the source lacks.
-AUTO_OPEN = ("OSBP",)
+#: What is for a target with classes that the source lacks alone, and `auto` there. MCC and SHOT make every answer for
+#: the target sure, those for unknown pictures too: then confidence no longer tells them.
+OPEN_ALONE = "OSBP"
+AUTO_OPEN = ("standardise", "CORAL", "AdaBN", OPEN_ALONE, "CDAN+E", "DAN")
 #: The methods that correct a solved head for other class shares; for cached features alone.
 PRIORS = ("BBSE", "EM-prior")
 

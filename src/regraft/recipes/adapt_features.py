@@ -30,6 +30,7 @@ from regraft.backbones.base import ImageBackbone
 from regraft.core.types import Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
+from regraft.measure.calibration import fit_temperature
 from regraft.recipes.adapt_answers import Adapted, save_arrays
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_prior import class_shares, corrected_shares
@@ -127,9 +128,11 @@ class FeatureCandidates:
         started, features = time.monotonic(), self.normalised()
         solved = self.bench.head(features.train, self.source.train)
         held, target = solved.logits(features.held), solved.logits(features.target)
-        shares, offset = corrected_shares(
-            name, held, self.source.labels[self.source.held], target, class_shares(self.bench)
-        )
+        # Training pictures answered by a head that did not see them: few are held out, of some classes perhaps none.
+        unseen = np.concatenate([solved.out_of_fold, held])
+        labels = self.source.labels[np.concatenate([self.source.train, self.source.held])]
+        temperature = fit_temperature(held, self.source.labels[self.source.held])
+        shares, offset = corrected_shares(name, unseen, labels, target, class_shares(self.bench), temperature)
         weight, bias = solved.weight, solved.bias + offset
         found = Adapted(name, time.monotonic() - started, weight.size + bias.size, features.target, target + offset,
                         features.held, held, prior=shares)  # fmt: skip

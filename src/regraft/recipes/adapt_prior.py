@@ -8,7 +8,6 @@ import numpy as np
 
 from regraft.adaptation.label_shift import bbse, em_prior, prior_offset
 from regraft.adaptation.partial import PRESENT
-from regraft.measure.calibration import fit_temperature
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import AdaptBench
 from regraft.recipes.adapt_config import PRIORS
@@ -25,16 +24,20 @@ def class_shares(bench: AdaptBench) -> np.ndarray:
 
 
 def corrected_shares(
-    name: str, held: np.ndarray, labels: np.ndarray, target: np.ndarray, source_shares: np.ndarray
+    name: str,
+    unseen: np.ndarray,
+    labels: np.ndarray,
+    target: np.ndarray,
+    source_shares: np.ndarray,
+    temperature: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The target's shares (K,) by BBSE or by EM, and what to add to the logits (K,).
 
-    held: logits (N, K) of held-out source pictures with labels (N,), target: (M, K), by a model that learned where the
-    classes had source_shares (K,). Both estimates want probabilities, so the logits are first divided by a temperature
-    from the held-out pictures; what is added is multiplied by it, since the artifact divides later.
+    unseen: logits (N, K) of source pictures with labels (N,) by a head that did not learn from them; target: (M, K);
+    the head learned where the classes had source_shares (K,). Both estimates want probabilities, so the logits are
+    first divided by the temperature; what is added is multiplied by it, since the artifact divides later.
     """
-    temperature = fit_temperature(held, labels)
-    p, q = softmax(held, temperature), softmax(target, temperature)
+    p, q = softmax(unseen, temperature), softmax(target, temperature)
     bbse_name, em_name = PRIORS
     shares = {bbse_name: lambda: bbse(p, labels, q), em_name: lambda: em_prior(q, source_shares)}[name]()
     return shares, temperature * prior_offset(source_shares, shares)

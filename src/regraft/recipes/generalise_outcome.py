@@ -94,7 +94,9 @@ def verdict(table: Table) -> tuple[str, bool | None]:
         f"{format_value('accuracy', control)}, {format_gain('accuracy', gain)}"
     )
     if gain.low > 1e-12:
-        return f"Better than ERM: {compared}.", True
+        # The same rule on all domains may still take ERM: then the gain is not that of the model handed over.
+        taken = "; of all domains together it takes ERM all the same" if table.final == ERM else ""
+        return f"Better than ERM: {compared}{taken}.", True
     if gain.high < -1e-12:
         return f"Worse than ERM: {compared}; use --method ERM.", False
     if not table.credible:

@@ -6,7 +6,7 @@ import sys
 
 from rich.markup import escape
 
-from regraft.cli import adapting, fitting  # noqa: F401  (each registers its commands, in the order of --help)
+from regraft.cli import adapting, fitting, styling  # noqa: F401  (each registers its commands, in the order of --help)
 from regraft.cli.app import app, err
 from regraft.core.errors import RegraftError, UsageError
 

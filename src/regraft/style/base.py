@@ -177,6 +177,12 @@ def resize(picture: Tensor, size_px: Sequence[int]) -> Tensor:
     return found.clamp(0, 1)
 
 
+def fit_short_side(size_px: Sequence[int], short_px: int) -> tuple[int, int]:
+    """Height and width of the same shape whose shorter side is short_px."""
+    scale = short_px / min(size_px)
+    return max(1, round(size_px[0] * scale)), max(1, round(size_px[1] * scale))
+
+
 def fit_long_side(size_px: Sequence[int], long_px: int) -> tuple[int, int]:
     """Height and width of the same shape whose longer side is long_px."""
     scale = long_px / max(size_px)

@@ -6,7 +6,7 @@ are not negative; so its lift over the cosine of content and style stands beside
 
 from __future__ import annotations
 
-import statistics
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -191,7 +191,7 @@ def measure_costs(
 def psnr_db(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio of pictures in [0, 1]; at most 100 dB, which equal ones have."""
     error = float((a - b).square().mean())
-    return float(min(100.0, -10 * torch.log10(torch.tensor(max(error, 1e-10)))))
+    return min(100.0, -10 * math.log10(max(error, 1e-10)))
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
@@ -212,7 +212,8 @@ def percentiles_ms(latency_ms: Sequence[float]) -> dict[str, float | None]:
         return {"p50": None, "p95": None}
     ordered: list[float] = sorted(latency_ms)
     rank = min(len(ordered) - 1, -(-95 * len(ordered) // 100) - 1)
-    return {"p50": float(statistics.median(ordered)), "p95": ordered[rank]}
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return {"p50": middle, "p95": ordered[rank]}
 
 
 def to_json(figures: Figures, costs: Costs) -> dict[str, Any]:

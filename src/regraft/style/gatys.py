@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from regraft.core.errors import DivergedError, UsageError, unknown_name
-from regraft.style.base import OnStep, Styler, StyleStep, fit_long_side, methods, resize
+from regraft.style.base import OnStep, Styler, StyleStep, fit_long_side, fit_short_side, methods, resize
 from regraft.style.colour import monge_kantorovich_to
 from regraft.style.losses import (
     Moments,
@@ -39,6 +39,9 @@ STARTS: Final = ("content", "colour", "noise")
 COARSEST_PX: Final = 128
 FINER: Final = 2.0
 DEFAULT_STEPS: Final = 200
+#: The weight of a missing SSIM, squared, and how much more than asked is aimed at, so that little is left to the dial.
+SSIM_WEIGHT: Final = 50.0
+SSIM_SPARE: Final = 0.005
 
 
 class BoundedPixels(Function):
@@ -98,7 +101,9 @@ class Gatys(Styler):
         named = (chosen.style_loss or "wasserstein+histogram").split("+")
         self.style_losses = frozenset(_one_of("style loss", name, STYLE_LOSSES) for name in named)
         self.start = _one_of("start", chosen.start or "colour", STARTS)
-        self.content_weight = 0.05 if chosen.content_weight is None else chosen.content_weight
+        # A least SSIM keeps the content better than features do: with one, all the rest is for the style.
+        free = 0.05 if chosen.ssim is None else 0.0
+        self.content_weight = free if chosen.content_weight is None else chosen.content_weight
         self.tv_weight = 1.0 if chosen.tv_weight is None else chosen.tv_weight
         self.edge_weight = 0.0 if chosen.edge_weight is None else chosen.edge_weight
         if self.steps < 1 or min(self.content_weight, self.tv_weight, self.edge_weight) < 0:
@@ -158,7 +163,7 @@ class Gatys(Styler):
                     f"The optimisation gave a loss that is no number at step {done + step}: take --optimizer adam."
                 )
             if on_step is not None:
-                shown = {name: float(value) for name, value in terms.items()}
+                shown = {name: float(value.detach()) for name, value in terms.items()}
                 now = pixels.detach().clamp(0, 1)
                 on_step(StyleStep(done + step, self.steps, max(image.shape[-2:]), loss, shown, now))
         return pixels.detach().clamp(0, 1)
@@ -184,7 +189,8 @@ class Gatys(Styler):
             if self.edge_weight:
                 parts["edges"] = self.edge_weight * laplacian_loss(picture, content)
             if self.settings.ssim is not None:
-                parts["ssim"] = 50.0 * F.relu(self.settings.ssim + 0.005 - ssim(picture, content)).square()
+                short = self.settings.ssim + SSIM_SPARE - ssim(picture, content)
+                parts["ssim"] = SSIM_WEIGHT * F.relu(short).square()
             return parts
 
         return terms
@@ -198,12 +204,9 @@ class Gatys(Styler):
         total = sum(network.style_layers.values())
         maps = []
         for style in styles:
-            # The style at the size of the content's scale: strokes are then as large as they are in the painting.
-            long_px = max(content.shape[-2:])
-            height, width = fit_long_side(style.shape[-2:], long_px)
-            maps.append(
-                _features(network, resize(style, (max(height, least), max(width, least))), network.style_layers)
-            )
+            # Its shorter side is the content's: a stroke takes the share of the picture that it takes of the painting.
+            sized = resize(style, fit_short_side(style.shape[-2:], max(least, min(content.shape[-2:]))))
+            maps.append(_features(network, sized, network.style_layers))
         found = []
         # Sorting costs more than the network: beside another loss, the shallowest and the deepest layer are enough, as
         # in arXiv:1701.08893, section 4.4.

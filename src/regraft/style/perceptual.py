@@ -195,7 +195,8 @@ def _every_position(layers: nn.Module) -> nn.Sequential:
     padded, *rest = cast(nn.Sequential, layers)
     strided = cast(nn.Sequential, padded)[1]
     assert isinstance(strided, nn.Conv2d)
-    dense = nn.Conv2d(strided.in_channels, strided.out_channels, 3, bias=False)
+    # On the meta device no random weights are drawn, so the random state stays as it was.
+    dense = nn.Conv2d(strided.in_channels, strided.out_channels, 3, bias=False, device="meta")
     dense.weight = strided.weight
     return nn.Sequential(nn.ReplicationPad2d((0, 2, 0, 2)), dense, *rest)
 

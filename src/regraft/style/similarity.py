@@ -27,12 +27,14 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean SSIM of pictures (3, H, W) in [0, 1], a scalar with gradient.
 
     Wang, Bovik, Sheikh & Simoncelli 2004, "Image quality assessment: from error visibility to structural similarity",
-    eq. 13, over the positions whose whole window lies inside. Both sides must have 11 px or more.
+    eq. 13, over all positions, the edges mirrored as torchmetrics does it, so that a method cannot leave them to the
+    style. Both sides must have 6 px or more.
     """
     reach = SSIM_KERNEL_PX // 2
     at = torch.arange(-reach, reach + 1, dtype=a.dtype, device=a.device)
     line = torch.exp(-at.square() / (2 * SSIM_SIGMA_PX**2))
     line = line / line.sum()
+    a, b = (F.pad(picture[None], [reach] * 4, mode="reflect")[0] for picture in (a, b))
     stack = torch.stack((a, b, a * a, b * b, a * b)).flatten(0, 1)[:, None]
     blurred = F.conv2d(F.conv2d(stack, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))
     mean_a, mean_b, square_a, square_b, cross = blurred.view(5, 3, *blurred.shape[-2:])

@@ -6,7 +6,8 @@ import sys
 
 from rich.markup import escape
 
-from regraft.cli import adapting, fitting, generalising  # noqa: F401  (each registers its commands, in the order of --help)
+# Each registers its commands, in the order of --help.
+from regraft.cli import adapting, fitting, generalising, styling  # noqa: F401
 from regraft.cli.app import app, err
 from regraft.core.errors import RegraftError, UsageError
 

@@ -67,8 +67,8 @@ def decode_bytes(data: bytes, header: Header, name: str) -> Tensor:
     if header.plain:
         pixels = _decode_plain(data, name, _RGB)
         if pixels is not None:
-            return _upright(pixels, header.orientation)
-    return _upright(_decode_pillow(data, header, name), header.orientation)
+            return upright(pixels, header.orientation)
+    return upright(_decode_pillow(data, header, name), header.orientation)
 
 
 def decode_thumbnail(data: bytes, header: Header, name: str, side_px: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def decode_thumbnail(data: bytes, header: Header, name: str, side_px: int) -> np
         rgb = _decode_pillow(data, header, name).permute(1, 2, 0).contiguous()
         grey = Image.fromarray(rgb.numpy()).convert("L")
     small = torch.from_numpy(np.array(grey.resize((side_px, side_px), Image.Resampling.BOX)))
-    return _upright(small[None], header.orientation)[0].numpy()
+    return upright(small[None], header.orientation)[0].numpy()
 
 
 def _decode_plain(data: bytes, name: str, mode: int) -> Tensor | None:
@@ -163,7 +163,7 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
     return np.rint((real - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
-def _upright(pixels: Tensor, orientation: int) -> Tensor:
+def upright(pixels: Tensor, orientation: int) -> Tensor:
     """Undo an EXIF orientation (TIFF 6.0, tag 274) on (C, H, W)."""
     if orientation == 1:
         return pixels

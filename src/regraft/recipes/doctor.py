@@ -19,6 +19,7 @@ EXTRAS = {
     "openvino": ("openvino",),
     "tensorboard": ("tensorboard",),
     "demo": ("skimage",),
+    "style": ("torchmetrics", "tifffile"),
 }
 ENOUGH_DISK_BYTES = 2 << 30
 

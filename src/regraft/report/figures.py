@@ -281,6 +281,26 @@ def domain_maps(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> st
         return _svg(figure, "Maps of both domains before and after adaptation")
 
 
+def style_front(
+    points: Sequence[tuple[float, float]], marks: Sequence[tuple[str, float, float]], asked_ssim: float | None
+) -> str:
+    """SSIM against Gram cosine: the line of (SSIM, Gram cosine) from no strength to all of it, and named marks."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.6, 3.7), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([x for x, _ in points], [y for _, y in points], color=ACCENT, marker=".")
+        for index, (name, x, y) in enumerate(marks):
+            axes.plot([x], [y], "o", color=ACCENT if index == 0 else MUTED, markersize=8 if index == 0 else 6)
+            axes.annotate(
+                name, (x, y), (8, 5), textcoords="offset points", color=INK if index == 0 else MUTED, fontsize=9
+            )
+        if asked_ssim is not None:
+            axes.axvline(asked_ssim, color=BAD, linewidth=1, linestyle=":")
+        axes.margins(x=0.16, y=0.12)
+        axes.set(title="Fidelity against style", xlabel="SSIM to the content", ylabel="Gram cosine to the style")
+        return _svg(figure, "SSIM to the content against Gram cosine to the style, over the strength")
+
+
 def _points(lines: Sequence[Mapping[str, Any]], axis: str, key: str) -> np.ndarray:
     """(M, 2) of the lines that have both, in the order of the axis; a step logged twice (after a resume)
     counts once."""

@@ -1,0 +1,215 @@
+"""`regraft style`: photos and paintings in, stylised files out, each with its figures where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regraft.core.errors import RegraftError, UsageError
+from regraft.data.picture import WRITTEN, Picture, check_writable, read_picture, write_picture
+from regraft.deploy.inputs import expand_inputs
+from regraft.engine import launch
+from regraft.recipes.listener import Listener
+from regraft.recipes.stylize_config import StyleConfig
+from regraft.style import Styler, StyleSettings, StyleStep, methods, perceptual
+from regraft.style.base import fit_long_side, resize
+from regraft.style.colour_preservation import luminance, stylize_keeping_colour
+from regraft.style.dial import blend, front, search
+from regraft.style.evaluation import (
+    Costs,
+    Evaluator,
+    Figures,
+    measure_costs,
+    to_json,
+    yardstick,
+)
+from regraft.style.similarity import SSIM_SETTINGS
+
+#: A method that takes longer than this for one picture is run once: neither timed again nor on noisy input.
+REPEATED_BELOW_S = 5.0
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Styled:
+    """One picture's outcome. strength: the stylised picture's share. figures: as `evaluation.to_json`; empty unless
+    asked for. error: why this file was left out, else None."""
+
+    content: Path
+    output: Path | None = None
+    report: Path | None = None
+    strength: float = 1.0
+    figures: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> list[Styled]:
+    """Every content picture with the styles. One that cannot be read is named in its outcome; the others go on.
+
+    Raises UsageError for options that cannot mean anything, UnreadableError for a style or a mask, before any work.
+    """
+    listener = listener or Listener()
+    inputs = expand_inputs(config.content)
+    outputs = output_paths(inputs, config.output)
+    for path in outputs:
+        check_writable(path, force=config.force)
+        if config.report:
+            _check_page(path.with_suffix(".html"), config.force)
+    styler = build_styler(config)
+    device = launch(device=config.device, precision="fp32", seed=config.seed or 0).device
+    styles = [(read_picture(path).pixels.to(device), weight) for path, weight in config.styles]
+    masks = read_masks(config)
+    outcomes = []
+    for source, target in zip(inputs, outputs, strict=True):
+        try:
+            picture = read_picture(source)
+        except RegraftError as error:
+            if len(inputs) == 1:
+                raise
+            listener.say(f"{error} It is left out.")
+            outcomes.append(Styled(source, error=str(error)))
+            continue
+        outcomes.append(_one(config, styler, source, target, picture, styles, masks, device, listener))
+    return outcomes
+
+
+def build_styler(config: StyleConfig) -> Styler:
+    """The method with its settings. Raises UsageError for an unknown name or a setting that it does not use."""
+    kind = methods.get(config.method)
+    values = config.settings()
+    if config.ssim is not None and "ssim" in kind.heeded:
+        values["ssim"] = config.ssim
+    if config.perceptual is not None:
+        if "perceptual" not in kind.heeded:
+            raise UsageError(f"The style method {config.method} uses no perceptual network: leave --perceptual out.")
+        values["perceptual"] = perceptual(config.perceptual, config.perceptual_weights)
+    return kind(StyleSettings(**values))
+
+
+def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
+    """Where each result goes: the named file, or below a folder by the content's name.
+
+    In a folder a suffix that is not written becomes .png. Raises UsageError where several inputs would meet in one
+    file, or one file would replace its own content.
+    """
+    if len(inputs) == 1 and output.suffix.lower() in WRITTEN:
+        found = [output]
+    else:
+        if output.suffix and not output.is_dir():
+            raise UsageError(f"{len(inputs)} pictures need a folder to go to: -o {output} is the name of a file.")
+        found = [output / (p.name if p.suffix.lower() in WRITTEN else f"{p.stem}.png") for p in inputs]
+    seen: dict[Path, Path] = {}
+    for source, target in zip(inputs, found, strict=True):
+        if target in seen:
+            raise UsageError(f"{seen[target]} and {source} would both be written to {target}: run them apart.")
+        if target.exists() and target.resolve() == source.resolve():
+            raise UsageError(f"{source} would be replaced by its own result: give -o another name.")
+        seen[target] = source
+    return found
+
+
+def read_masks(config: StyleConfig) -> list[Tensor | None] | None:
+    """Per style its mask (1, H, W), white where it goes (through transparent places it does not); None without any."""
+    if not config.masks:
+        return None
+    given: dict[Path, Tensor] = {}
+    for path, style in config.masks:
+        if style in given:
+            raise UsageError(f"{style} has two masks: lay them together in one file.")
+        picture = read_picture(path)
+        found = luminance(picture.pixels)
+        given[style] = found if picture.alpha is None else found * picture.alpha
+    return [given.get(path) for path, _ in config.styles]
+
+
+def _one(
+    config: StyleConfig, styler: Styler, source: Path, target: Path, picture: Picture,
+    styles: list[tuple[Tensor, float]], masks: list[Tensor | None] | None, device: torch.device, listener: Listener,
+) -> Styled:  # fmt: skip
+    long_px = config.size or min(max(picture.size_px), styler.default_long_px or max(picture.size_px))
+    size = fit_long_side(picture.size_px, long_px)
+    if size != picture.size_px:
+        listener.say(
+            f"{source.name}: {picture.size_px[1]} × {picture.size_px[0]} px, worked on and written at "
+            f"{size[1]} × {size[0]} px" + ("." if config.size else "; --size sets another longer side.")
+        )
+    content = resize(picture.pixels, size).to(device)
+    placed = None if masks is None else [None if mask is None else mask.to(device) for mask in masks]
+    shown = _shower(config, target, source, listener)
+
+    def run(pixels: Tensor) -> Tensor:
+        if config.keep_colour is not None:
+            return stylize_keeping_colour(styler, pixels, styles, config.keep_colour, masks=placed, on_step=shown)
+        return styler.stylize(pixels, styles, masks=placed, on_step=shown)
+
+    measured = config.report or config.measure
+    stylised, costs = measure_costs(run, content, repeats=1, noise=False)
+    if measured and costs.latency_ms[0] < 1000 * REPEATED_BELOW_S:
+        _, costs = measure_costs(run, content, repeats=_REPEATS, noise=True, seed=config.seed or 0)
+    if config.ssim is not None:
+        dialled = search(content, stylised, config.ssim)
+        image, strength = dialled.image, dialled.strength
+        listener.say(f"{source.name}: SSIM {dialled.ssim:.4f} with {strength:.0%} of the stylised picture.")
+    else:
+        image, strength = blend(content, stylised, config.strength), config.strength
+    alpha = None if picture.alpha is None else resize(picture.alpha, size)
+    result = replace(picture, pixels=image.cpu(), alpha=alpha)
+    write_picture(result, target, force=config.force)
+    outcome = Styled(source, target, strength=strength)
+    if not measured:
+        return outcome
+    measure = yardstick(config.evaluation_weights)
+    evaluator = Evaluator(content, styles, measure)
+    written = read_picture(target).pixels.to(device)
+    figures = described(evaluator, evaluator.figures(written), costs)
+    figures["strength"] = strength
+    page = None
+    if config.report:
+        from regraft.report.style_page import StylePage, render_style
+
+        points = front(content, stylised, evaluator.gram_cosine)
+        page = render_style(
+            target.with_suffix(".html"),
+            StylePage(
+                content=content, result=written, styles=[(p.name, w, s) for (p, w), (s, _) in
+                                                         zip(config.styles, styles, strict=True)],
+                figures=figures, front=points, method=config.method, name=source.name, asked_ssim=config.ssim,
+            ),
+        )  # fmt: skip
+    return replace(outcome, figures=figures, report=page)
+
+
+def described(evaluator: Evaluator, figures: Figures, costs: Costs) -> dict[str, Any]:
+    """The printed figures with both baselines, and what they were measured with."""
+    baselines = {name: to_json(found, Costs()) for name, found in evaluator.baselines().items()}
+    kept = ("ssim", "gram_cosine", "lift", "content_distance", "perceptual_distance")
+    return {
+        **to_json(figures, costs),
+        "baselines": {name: {key: found[key] for key in kept} for name, found in baselines.items()},
+        "measured_with": evaluator.yardstick.described,
+        "ssim_settings": dict(SSIM_SETTINGS),
+        "runs": len(costs.latency_ms),
+    }
+
+
+def _shower(config: StyleConfig, target: Path, source: Path, listener: Listener) -> Callable[[StyleStep], None]:
+    """Progress, and with --every the picture of every so many steps, in a folder beside the result."""
+    folder = target.with_name(f"{target.stem}-steps")
+
+    def show(step: StyleStep) -> None:
+        listener.progress(f"{source.name}, {step.scale_px} px", step.step, step.total, rate=f"loss {step.loss:.3f}")
+        if config.every is not None and (step.step % config.every == 0 or step.step == step.total):
+            path = folder / f"{step.step:06d}.png"
+            write_picture(Picture(step.image.cpu()), path, force=config.force)
+
+    return show
+
+
+def _check_page(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already: pass --force to replace it.")

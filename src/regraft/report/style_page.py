@@ -1,0 +1,100 @@
+"""One page per stylised picture: content, style and result side by side, a slider to compare, zoom, and the figures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from torch import Tensor
+
+from regraft.core.files import replacing
+from regraft.report.figures import style_front
+from regraft.style.base import fit_long_side, resize
+from regraft.style.dial import FrontPoint
+
+#: Pictures inside a page are at most this long; the file that was written keeps its own size.
+_SHOWN_PX = 1600
+_STYLE_PX = 640
+
+
+@dataclass(frozen=True)
+class StylePage:
+    """What a page shows. figures: as `regraft style evaluate --json` prints them. styles: (name, weight, picture)."""
+
+    content: Tensor
+    result: Tensor
+    styles: Sequence[tuple[str, float, Tensor]]
+    figures: Mapping[str, Any]
+    method: str
+    name: str
+    front: Sequence[FrontPoint] = ()
+    asked_ssim: float | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def render_style(path: Path, page: StylePage) -> Path:
+    """Write the page, self-contained, whole or not at all; returns its path. Names are escaped."""
+    environment = Environment(
+        loader=PackageLoader("regraft.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["figure"] = _figure
+    baselines = page.figures["baselines"]
+    html = environment.get_template("style.html").render(
+        page=page,
+        figures=page.figures,
+        rows=[("this picture", page.figures), *baselines.items()],
+        content=_uri(page.content, _SHOWN_PX),
+        result=_uri(page.result, _SHOWN_PX),
+        styles=[(name, weight, _uri(picture, _STYLE_PX)) for name, weight, picture in page.styles],
+        size=(int(page.result.shape[-1]), int(page.result.shape[-2])),
+        latency=_latency(page.figures),
+        memory=_memory(page.figures["peak_memory_bytes"]),
+        front=_front(page),
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(html.encode("utf-8", "replace"))
+    return path
+
+
+def _front(page: StylePage) -> Markup | None:
+    """The plot of the front with this picture and both baselines; SVG made by `figures`, whose labels are escaped."""
+    if not page.front:
+        return None
+    named = {"this picture": page.figures, **page.figures["baselines"]}
+    marks = [(name, found["ssim"], found["gram_cosine"]) for name, found in named.items()]
+    return Markup(style_front([(at.ssim, at.gram_cosine) for at in page.front], marks, page.asked_ssim))
+
+
+def _uri(picture: Tensor, long_px: int) -> str:
+    """A JPEG data URI of (3, H, W) in [0, 1], at most long_px on its longer side."""
+    if max(picture.shape[-2:]) > long_px:
+        picture = resize(picture, fit_long_side(picture.shape[-2:], long_px))
+    pixels = (picture.detach().cpu().clamp(0, 1).permute(1, 2, 0) * 255).round().byte().contiguous().numpy()
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=90, subsampling=0, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _latency(figures: Mapping[str, Any]) -> str:
+    p50, p95 = figures["latency_ms"]["p50"], figures["latency_ms"]["p95"]
+    if p50 is None:
+        return "–"
+    if p50 >= 10_000:
+        return f"{p50 / 1000:.0f} s"
+    return f"{p50:.0f} ms" if figures["runs"] < 2 else f"{p50:.0f} ms, p95 {p95:.0f} ms"
+
+
+def _memory(size_bytes: int | None) -> str:
+    return "–" if size_bytes is None else f"{size_bytes / 2**20:.0f} MiB"

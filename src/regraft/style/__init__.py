@@ -1,0 +1,20 @@
+"""Floor 2: giving a picture the style of others: perceptual networks, losses, methods, evaluation. One class a method.
+
+`methods` finds every method by its name; a file with a registered class, imported here, is all that a new one needs.
+"""
+
+from regraft.style import colour, gatys
+from regraft.style.base import Styler, StyleSettings, StyleStep, methods
+from regraft.style.perceptual import PerceptualNetwork, networks, perceptual
+
+__all__ = [
+    "PerceptualNetwork",
+    "StyleSettings",
+    "StyleStep",
+    "Styler",
+    "colour",
+    "gatys",
+    "methods",
+    "networks",
+    "perceptual",
+]

@@ -141,6 +141,21 @@ def test_the_teacher_follows_the_model_and_never_trains() -> None:
     assert all(row.lr is None for row in plan.rows if row.group == "teacher")
 
 
+def test_adda_moves_the_target_features_and_nothing_else() -> None:
+    model = lenet()
+    task = Adaptation(model, losses.get("ADDA")(model.backbone.feature_dim, K))
+    assert task.reference is not None
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    logs: list[str] = []
+    streams = {"source": Fixed(Batch(pictures(8), torch.arange(8) % K)), "target": Fixed(Batch(pictures(8, 1)))}
+    plan = RuleStrategy(rules_for(task, pretrained=False)).plan(task, 1e-2)
+    fit(task, streams, plan, FitSettings(steps=3, seed=0), one_machine(), on_step=lambda r: logs.extend(r.logs))
+    assert "alignment" in logs and "source_loss" not in logs
+    assert all(torch.equal(v, start[k]) for k, v in task.reference.state_dict().items())
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, start[k])}
+    assert moved and all(name.startswith("backbone.") for name in moved)
+
+
 def test_shot_finds_the_centres_of_separated_clusters_from_poor_answers() -> None:
     draw = np.random.default_rng(0)
     truth = np.repeat(np.arange(K), 40)

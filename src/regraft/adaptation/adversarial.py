@@ -125,19 +125,16 @@ class ADDA(Adversarial):
     (N, D), detached, and target.features (M, D), N and M ≥ 1. The value is the sum of both terms; only target.features
     get a gradient. Weight 1, constant: `progress` is not read.
 
-    How to use it (`source_fixed`): train source-only first; copy the network; let source.features come from the copy,
-    frozen and in eval mode; train the other one, which starts with the same weights (tied initialisation), on this
-    term alone, with the head frozen and without the source's own loss. Where one network serves both domains instead,
-    the source features move with it and are the reference only within a step: that is inverted labels with tied
-    weights, not the paper's method.
+    With `source_fixed` the task begins from the trained source-only model, takes source.features from a copy of it that
+    is frozen and in eval mode, and trains the other one (tied initialisation) on this term alone, with the head frozen.
 
     Differs from the paper: both updates are made in one step; the discriminator's term is a mean over the two domains,
     not their sum. Raises UsageError for an empty batch and impossible options.
     """
 
     paper = "Tzeng et al., CVPR 2017, arXiv:1702.05464"
-    #: The source's features come from a network that does not train.
     source_fixed: ClassVar[bool] = True
+    freezes_head: ClassVar[bool] = True
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
         x, y = both_features(source, target, "ADDA", least=1)

@@ -37,6 +37,8 @@ class DomainLoss(AlignmentLoss):
     needs_source: ClassVar[bool] = True
     #: Whether it begins from the trained source-only model and leaves the source's pictures aside.
     continues: ClassVar[bool] = False
+    #: Whether the source's features come from the trained source-only model, which stays as it is (ADDA).
+    source_fixed: ClassVar[bool] = False
     #: What of the model stays as it is: the head, or everything but the normalisation layers' scales and shifts.
     freezes_head: ClassVar[bool] = False
     trains_norms_alone: ClassVar[bool] = False

@@ -9,6 +9,8 @@ from regraft.strategies.plan import NORMS
 
 #: Rate of the head and of what a loss learns itself, over that of a pretrained backbone (arXiv:1505.07818, §5.2.2).
 HEAD_RATE = 10.0
+#: Groups of the task that never train.
+FROZEN = ("teacher", "reference")
 
 
 def rules_for(task: Adaptation, *, pretrained: bool, last: int | None = None) -> list[Rule]:
@@ -19,9 +21,9 @@ def rules_for(task: Adaptation, *, pretrained: bool, last: int | None = None) ->
     where a method trains normalisation layers and the backbone has none.
     """
     groups = list(task.layer_groups())
-    backbone = [name for name in groups if name not in {"head", "alignment", "teacher"}]
+    backbone = [name for name in groups if name not in {"head", "alignment", *FROZEN}]
     rate = HEAD_RATE if pretrained else 1.0
-    rules = [Rule("group:teacher", None)] if "teacher" in groups else []
+    rules = [Rule(f"group:{name}", None) for name in FROZEN if name in groups]
     if "alignment" in groups:
         rules.append(Rule("group:alignment", rate))
     if task.loss is not None and task.loss.trains_norms_alone:

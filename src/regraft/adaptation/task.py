@@ -65,6 +65,9 @@ class Adaptation(Task):
         self.teacher: nn.Module | None = None
         if loss is not None and loss.needs_teacher:
             self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.reference: nn.Module | None = None
+        if loss is not None and loss.source_fixed:
+            self.reference = copy.deepcopy(model).requires_grad_(False)
         self.register_buffer("target_weights", torch.ones(model.n_classes) if partial else None)
         self.register_buffer("surveyed", torch.zeros((), dtype=torch.int64))
 
@@ -87,10 +90,10 @@ class Adaptation(Task):
         return float(self.surveyed)
 
     def layer_groups(self) -> dict[str, list[str]]:
-        """The model's groups shallow → deep with "head", then what the loss learns itself, then a frozen teacher."""
+        """The model's groups shallow → deep with "head", what the loss learns itself, a frozen teacher or reference."""
         groups = {group: [f"model.{name}" for name in names] for group, names in self.model.layer_groups().items()}
-        for name, part in (("alignment", self.loss), ("teacher", self.teacher)):
-            prefix = "loss" if name == "alignment" else "teacher"
+        for name, part in (("alignment", self.loss), ("teacher", self.teacher), ("reference", self.reference)):
+            prefix = "loss" if name == "alignment" else name
             own = [] if part is None else [f"{prefix}.{key}" for key, _ in part.named_parameters()]
             if own:
                 groups[name] = own
@@ -121,16 +124,26 @@ class Adaptation(Task):
                 domains = None if domains is None else domains[rows]
             if self.training and self.restyle > 0 and target is not None:
                 x = fourier_restyle(x, target.x, self.restyle)
-            features, logits = self.views(x)
-            total = self._supervised(logits.float(), labels, domains)
+            if self.reference is not None:
+                features, logits = self._fixed(x)
+            else:
+                features, logits = self.views(x)
+                total = self._supervised(logits.float(), labels, domains)
+                logs["source_loss"] = total.detach()
             view = DomainView(features, logits, labels, domains=domains)
-            logs["source_loss"] = total.detach()
         if self.loss is not None and target is not None:
             term = self.loss(*self._pair(view, target.x), progress)
             logs["alignment"] = term.detach()
             total = self.weight * term if total is None else total + self.weight * term
         assert total is not None, "there is a source, or a loss over the target"
         return StepOutput(total, logs)
+
+    @torch.no_grad()
+    def _fixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits of the frozen source-only model, with its own statistics."""
+        assert isinstance(self.reference, Classification)
+        features = self.reference.eval().backbone(x).pooled
+        return features, self.reference.head(features)
 
     def _pair(self, source: DomainView | None, x: Tensor) -> tuple[DomainView, DomainView]:
         assert self.loss is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from regraft.adaptation.base import losses
+from regraft.adaptation.method import is_method, parse_method, variations
 from regraft.adaptation.shallow import shallow
 from regraft.adaptation.statistics import has_statistics
 from regraft.backbones import create
@@ -26,7 +27,7 @@ from regraft.deploy.packing import unpack
 from regraft.engine import launch
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import SOURCE_ONLY, AdaptBench
-from regraft.recipes.adapt_choice import chosen_validators, decide
+from regraft.recipes.adapt_choice import chosen_validators, decide, ranked
 from regraft.recipes.adapt_config import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS, AdaptConfig
 from regraft.recipes.adapt_features import ADABN, FeatureCandidates
 from regraft.recipes.adapt_outcome import conclude_adaptation
@@ -47,6 +48,8 @@ from regraft.tasks.classification import Classification
 #: Without --budget and --epochs: pictures that pass per trained candidate, between 5 and 30 epochs of them.
 USUAL_PICTURES = 8000
 RESERVE_S = 15.0
+#: How many methods are varied on cached features, and what a candidate takes of the decision and the report.
+LEADING, DECISION_S = 2, 1.5
 
 
 def run_adapt(
@@ -118,9 +121,11 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
     auto = (*(AUTO_OPEN if config.setting == "open" else AUTO), *(FOR_SEVERAL if several else ()))
     names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
     for name in names:
-        if name not in known:
+        if is_method(name):
+            parse_method(name).build(4, 4)  # an option that a loss refuses is told before anything else is done
+        elif name not in known:
             raise unknown_name("adaptation method", name, {*known, "auto"})
-    if OPEN_ALONE in names and config.setting != "open":
+    if any(name.partition(":")[0] == OPEN_ALONE for name in names) and config.setting != "open":
         raise UsageError(f"{OPEN_ALONE} is for a target with classes that the source lacks: it takes --setting open.")
     if WEIGHTING in names and not several:
         raise UsageError(
@@ -130,7 +135,7 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
         raise UsageError(f"{WEIGHTING} works on cached features: leave --tune network out, or the method.")
     if config.source_free is None:
         return names
-    alone = [n for n in names if n == ADABN or (n in losses and not losses.get(n).needs_source)]
+    alone = [n for n in names if n == ADABN or (is_method(n) and not parse_method(n).kind.needs_source)]
     if not alone or (config.methods != ("auto",) and len(alone) < len(names)):
         able = sorted({ADABN, *(n for n in losses if not losses.get(n).needs_source)})
         raise UsageError(f"Without source pictures only {', '.join(able)} can work; {', '.join(names)} came.")
@@ -215,7 +220,6 @@ class _Adapting:
         if bench.config.tune == "network":
             return candidates
         unused = [f"--{n}" for n in ("epochs", "lr", "last", "restyle") if getattr(bench.config, n)]
-        unused += ["--budget"] if bench.config.budget_s else []
         if unused:
             bench.listener.say(
                 f"{', '.join(unused)}: not used with cached features, where a method takes a fixed number of steps; "
@@ -229,9 +233,31 @@ class _Adapting:
                 candidates.append(self._done(stage.adabn()))
             elif name in PRIORS:
                 candidates.append(self._done(stage.corrected(name)))
-            elif name in losses or name == WEIGHTING:
+            elif is_method(name) or name == WEIGHTING:
                 candidates.append(self._done(stage.trained(name)))
-        return candidates
+        return candidates + self._varied(stage, candidates)
+
+    def _varied(self, stage: FeatureCandidates, candidates: list[Adapted]) -> list[Adapted]:
+        """With a budget: the two leading methods with other weights and lengths, as many as it reaches."""
+        bench = self.bench
+        if bench.config.budget_s is None:
+            return []
+        leading = [name for name in ranked(bench, candidates) if is_method(name)][:LEADING]
+        seconds = {c.name: c.seconds for c in candidates}
+        wanted = [(seconds[name], text) for name in leading for text in variations(name)]
+        found: list[Adapted] = []
+        for usual_s, text in wanted:
+            if text in seconds:
+                continue
+            expected_s = usual_s * parse_method(text).length
+            if self.clock.spent() + expected_s + DECISION_S * len(candidates + found) > bench.config.budget_s:
+                break
+            found.append(self._done(stage.trained(text)))
+        bench.listener.say(
+            f"Budget {bench.config.budget_s:.0f} s: {len(found)} of {len(wanted)} variations of "
+            f"{' and '.join(leading) or 'no method'} tried."
+        )
+        return found
 
     def _first_answer(self, found: Adapted) -> None:
         assert self.bench.source is not None and found.source_logits is not None
@@ -247,7 +273,7 @@ class _Adapting:
     def _steps(self) -> tuple[int, list[str]]:
         """Steps of each trained candidate, and the methods that the budget reaches; written down for a resume."""
         bench, config = self.bench, self.bench.config
-        trained = [n for n in self.methods if n in losses]
+        trained = [n for n in self.methods if is_method(n)]
         path = bench.run.path / "work" / "schedule.json"
         if bench.machine.fabric.broadcast(path.is_file()):
             plan = read_json(path)
@@ -286,9 +312,9 @@ class _Adapting:
         if "AdaBN" in self.methods and has_statistics(bench.model.backbone):
             found.append(self._done(bench.adabn(start)))
         for name in methods if steps > 0 else ():
-            found.append(
-                self._done(bench.train(name, steps, start if losses.get(name).continues else bench.model, None))
-            )
+            kind = parse_method(name).kind
+            begins = start if kind.continues or kind.source_fixed else bench.model
+            found.append(self._done(bench.train(name, steps, begins, None)))
         return found
 
     def _done(self, found: Adapted) -> Adapted:

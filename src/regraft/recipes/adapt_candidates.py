@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from regraft.adaptation.base import losses
+from regraft.adaptation.method import Method, parse_method
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
@@ -173,13 +174,18 @@ class AdaptBench:
         config = self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
-            loss = None if name == SOURCE_ONLY else losses.get(name)(start.backbone.feature_dim, len(self.classes))
+            method = None if name == SOURCE_ONLY else parse_method(name)
+            loss = None if method is None else method.build(start.backbone.feature_dim, len(self.classes))
             model = Classification(copy.deepcopy(start.backbone), len(self.classes), class_weights=self.class_weights())
             model.load_state_dict({**model.state_dict(), **start.state_dict()})
             return Adaptation(
-                model, loss, weight=config.weight, restyle=config.restyle, smoothing=config.smoothing,
+                model, loss, weight=self.weight(method), restyle=config.restyle, smoothing=config.smoothing,
                 partial=config.setting == "partial" and loss is not None,
             )  # fmt: skip
+
+    def weight(self, method: Method | None) -> float | None:
+        """What the term counts: the method's own word, else the command's, else None, the loss's default."""
+        return self.config.weight if method is None or method.weight is None else method.weight
 
     def plan(self, task: Adaptation, batch: int) -> Plan:
         config = self.config
@@ -188,11 +194,16 @@ class AdaptBench:
         return RuleStrategy(rules).plan(task, base * math.sqrt(batch / 32))
 
     def train(self, name: str, steps: int, start: Classification, limit_s: float | None) -> Adapted:
-        """Train one candidate for `steps` steps from `start`, and put the target's statistics into it."""
+        """Train one candidate for `steps` steps from `start`, and put the target's statistics into it.
+
+        A method whose `length` is not 1 trains for that multiple of them.
+        """
         folder = self._folder(name)
         if self.machine.fabric.broadcast((folder / "result.json").is_file()):
             return self.read(name)
-        with_source = self.source is not None and (name == SOURCE_ONLY or not losses.get(name).continues)
+        method = None if name == SOURCE_ONLY else parse_method(name)
+        steps = steps if method is None else max(1, round(steps * method.length))
+        with_source = self.source is not None and (method is None or not method.kind.continues)
         both = {"source": with_source, "target": name != SOURCE_ONLY or self.config.restyle > 0}
         streams = self.streams(**both)
         task = self.task(name, start)
@@ -298,7 +309,7 @@ class AdaptBench:
     # ---- on disk ------------------------------------------------------------------------------------------------
 
     def _folder(self, name: str) -> Path:
-        return self.run.path / "work" / name.replace(" ", "_")
+        return self.run.path / "work" / re.sub(r"[^\w.+&-]", "_", name)
 
     def keep(self, found: Adapted, model: Classification) -> None:
         """Leave a candidate on disk; only the first process writes."""

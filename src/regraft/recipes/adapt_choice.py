@@ -27,6 +27,7 @@ from regraft.adaptation.distances import domain_distance
 from regraft.adaptation.partial import PRESENT
 from regraft.adaptation.validators import choose, collapsed, reverse_accuracy, validators
 from regraft.core.errors import UsageError, unknown_name
+from regraft.core.types import DomainView, Validator
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_setting import Setting, look, peers
@@ -107,7 +108,20 @@ def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         return _decide(bench, candidates)
 
 
-def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
+@dataclass(frozen=True)
+class _Scored:
+    """What the validators say of every candidate. tools: the validators but agreement, which `together` tells of."""
+
+    setting: Setting
+    tools: Mapping[str, Validator]
+    views: Mapping[str, tuple[DomainView, DomainView]]
+    answers: Mapping[str, np.ndarray]
+    challengers: list[str]
+    together: bool
+    scores: dict[str, dict[str, float]]
+
+
+def _score(bench: AdaptBench, candidates: list[Adapted]) -> _Scored:
     with_source, setting_name = bench.source is not None, bench.config.setting
     names = chosen_validators(bench.config.validators, with_source=with_source, setting=setting_name)
     tools = {name: validators.get(name)() for name in names if name != AGREEMENT}
@@ -115,13 +129,28 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     setting = look(setting_name, candidates, labels)
     views = {c.name: setting.views(c) for c in candidates}
     scores = {c: {v: tool.score(*views[c]) for v, tool in tools.items()} for c in views}
-    control = SOURCE_ONLY if SOURCE_ONLY in views else PROBE
     challengers = [c for c in views if c not in {SOURCE_ONLY, PROBE}]
     answers = {c.name: setting.answers(c) for c in candidates}
     together = AGREEMENT in names and len(challengers) > 2
     if together:
         for c in views:
             scores[c][AGREEMENT] = agreement(answers[c], [answers[o] for o in challengers if o != c])
+    return _Scored(setting, tools, views, answers, challengers, together, scores)
+
+
+def ranked(bench: AdaptBench, candidates: list[Adapted]) -> list[str]:
+    """The candidates' names, best mean rank by the validators first."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        ranking = choose(_score(bench, candidates).scores)
+    return sorted(ranking.mean_rank, key=lambda c: ranking.mean_rank[c])
+
+
+def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
+    scored = _score(bench, candidates)
+    setting, tools, views = scored.setting, scored.tools, scored.views
+    answers, challengers, together = scored.answers, scored.challengers, scored.together
+    scores = scored.scores
+    control = SOURCE_ONLY if SOURCE_ONLY in views else PROBE
     ranking = choose(scores)
     by_name = {c.name: c for c in candidates}
     votes: dict[str, Vote] = {}

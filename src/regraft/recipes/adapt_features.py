@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from regraft.adaptation.adapter import FeatureAdapter
-from regraft.adaptation.base import losses
+from regraft.adaptation.method import Method, is_method, parse_method
 from regraft.adaptation.partial import resample
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.shallow import Affine, shallow
@@ -159,16 +159,17 @@ class FeatureCandidates:
         started = time.monotonic()
         alone = name == SOURCE_ONLY
         features = self.plain() if alone else self.normalised()
-        continues = name in losses and losses.get(name).continues
+        method = parse_method(name) if is_method(name) else None
+        begins = method is not None and (method.kind.continues or method.kind.source_fixed)
         with single_thread():
-            if continues and self._adapter is None:
-                self._adapter = self._fit(None, features, None).model
-            task = self._fit(None if alone else name, features, self._adapter if continues else None)
+            if begins and self._adapter is None:
+                self._adapter = self._fit(SOURCE_ONLY, None, features, None).model
+            task = self._fit(name, method, features, self._adapter if begins else None)
         return self._answer(name, started, task, features, self.bench.model.backbone if alone else self.target_backbone)
 
     # ---- the parts ----------------------------------------------------------------------------------------------
 
-    def _fit(self, name: str | None, features: Cached, start: Classification | None) -> Adaptation:
+    def _fit(self, name: str, method: Method | None, features: Cached, start: Classification | None) -> Adaptation:
         bench, k = self.bench, len(self.bench.classes)
         seed = bench.config.seed
         labels = self.source.labels[self.source.train]
@@ -176,13 +177,14 @@ class FeatureCandidates:
             torch.manual_seed(seed + 1)
             model = adapter_model(features.train, k, bench.class_weights()) if start is None else copy.deepcopy(start)
             weights = sample_weights(self.source, bench.sources) if name == WEIGHTING else None
-            loss = None if name is None or name == WEIGHTING else losses.get(name)(model.backbone.feature_dim, k)
+            loss = None if method is None else method.build(model.backbone.feature_dim, k)
             task = Adaptation(
-                model, loss, weight=bench.config.weight, smoothing=bench.config.smoothing, source_weights=weights,
+                model, loss, weight=bench.weight(method), smoothing=bench.config.smoothing, source_weights=weights,
                 partial=bench.config.setting == "partial" and loss is not None,
             )  # fmt: skip
+        steps = STEPS if method is None else max(1, round(STEPS * method.length))
         streams: dict[str, VectorStream] = {}
-        if start is None:
+        if start is None or task.reference is not None:
             domains = bench.source_domains()
             streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed, domains=domains)
         if loss is not None:
@@ -191,8 +193,8 @@ class FeatureCandidates:
         per_epoch = len(next(iter(streams.values())))
         if task.target_weights is not None:
             # Of a small source an epoch is a step or two: surveys of the whole target would take most of the time.
-            per_epoch = max(per_epoch, STEPS // 20)
-        settings = FitSettings(steps=STEPS, weight_decay=0.01, evaluate_every=per_epoch, seed=seed)
+            per_epoch = max(per_epoch, steps // 20)
+        settings = FitSettings(steps=steps, weight_decay=0.01, evaluate_every=per_epoch, seed=seed)
 
         def survey(current: Task) -> tuple[float, Mapping[str, float]]:
             current.eval()
@@ -204,7 +206,7 @@ class FeatureCandidates:
         if task.surveys:
             survey(task)
         fit(task, streams, plan, settings, bench.machine, evaluate=survey if task.surveys else None,
-            on_step=bench.teller(name or SOURCE_ONLY, STEPS))  # fmt: skip
+            on_step=bench.teller(name, steps))  # fmt: skip
         task.model.cpu().eval()
         return task
 
@@ -224,8 +226,9 @@ class FeatureCandidates:
         of_target = of_source if name == SOURCE_ONLY else mapped(features.target)
         held, target = of_source(features.held), of_target(features.target)
         count = sum(p.numel() for p in model.parameters())
+        steps = round(STEPS * (parse_method(name).length if is_method(name) else 1))
         found = Adapted(name, time.monotonic() - started, count, target.astype(np.float32), target @ weight.T + bias,
-                        held.astype(np.float32), held @ weight.T + bias, STEPS)  # fmt: skip
+                        held.astype(np.float32), held @ weight.T + bias, steps)  # fmt: skip
         self.bench.keep(found, self.bench.with_head(backbone, *of_target.fold(weight, bias)))  # type: ignore[arg-type]
         return found
 

@@ -18,6 +18,7 @@ from regraft.adaptation.partial import class_weights, present
 from regraft.core.types import DomainView
 from regraft.measure.calibration import fit_temperature
 from regraft.recipes.adapt_answers import Adapted
+from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY
 from regraft.recipes.candidates import softmax
 
 #: With fewer target pictures than this that most candidates know, they are compared on all.
@@ -28,7 +29,7 @@ LEAST_ROWS = 10
 class Setting:
     """One adaptation's setting, as its candidates show it. temperatures, thresholds: by candidate; 0 = none.
 
-    target_weights: (K,) with partial, from the mean over all candidates. known: rows (M,) bool of the target.
+    target_weights: (K,) with partial, from the mean over the adapted candidates. known: rows (M,) bool of the target.
     """
 
     name: str
@@ -91,7 +92,9 @@ def look(name: str, candidates: list[Adapted], labels: np.ndarray | None) -> Set
     }
     everything = np.ones(len(candidates[0].target_logits), dtype=bool)
     if name == "partial":
-        mean = np.mean([softmax(c.target_logits) for c in candidates], axis=0)
+        # Source-only spreads its mistakes over classes that are not there: it has a say where nothing else was tried.
+        asked = [c for c in candidates if c.name not in {PROBE, SOURCE_ONLY}] or candidates
+        mean = np.mean([softmax(c.target_logits) for c in asked], axis=0)
         weights = class_weights(torch.from_numpy(mean)).double().numpy()
         return Setting(name, labels, temperatures, everything, target_weights=weights)
     if name != "open":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from regraft.core.types import Batch, DomainView, Features, InputSpec
 from regraft.measure.calibration import fit_temperature
 from regraft.measure.open_set import open_set_figures
 from regraft.recipes.adapt_answers import Adapted
+from regraft.recipes.adapt_choice import _collapsed
 from regraft.recipes.adapt_prior import corrected_shares
 from regraft.recipes.adapt_setting import look
 from regraft.tasks.classification import Classification
@@ -304,6 +306,24 @@ def test_a_setting_narrows_what_is_compared() -> None:
     sure = softmax(target / open_.calibrations["a"].temperature, axis=1).max(1)
     assert (p[:, K] == (sure < open_.thresholds["a"])).all()
     assert len(open_.views(both[0])[1].features) == 15
+
+
+def test_absent_classes_are_no_collapse_where_some_are_missing() -> None:
+    labels = np.arange(200) % K
+    held, spread = 6.0 * np.eye(K)[labels], 6.0 * np.eye(K)[labels]
+    two, one = 6.0 * np.eye(K)[labels % 2], 6.0 * np.eye(K)[np.zeros(200, dtype=int)]
+    bench = SimpleNamespace(classes=("a", "b", "c", "d"), source=SimpleNamespace(labels=labels))
+
+    def found(setting: str, best: np.ndarray, *others: np.ndarray, prior: np.ndarray | None = None) -> tuple[str, ...]:
+        adapted = [candidate(str(i), held, z) for i, z in enumerate((best, *others))]
+        adapted[0].prior = prior
+        control = candidate("source-only", held, spread)
+        return _collapsed(bench, look(setting, [control, *adapted], labels), adapted[0], control)  # type: ignore[arg-type]
+
+    assert found("closed", two) == ("c", "d")
+    assert found("partial", two, two) == ()
+    assert found("partial", one, two, two) == ("b",)  # a class that the others find there is missed all the same
+    assert found("closed", two, prior=np.array([0.5, 0.5, 0.0, 0.0])) == ()
 
 
 @pytest.mark.parametrize("name", ["BBSE", "EM-prior"])

@@ -30,7 +30,7 @@ from regraft.core.errors import UsageError, unknown_name
 from regraft.core.types import DomainView, Validator
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
-from regraft.recipes.adapt_setting import Setting, look, peers
+from regraft.recipes.adapt_setting import Setting, family, look, peers
 
 #: The ensemble's own voice: how often a candidate answers as the other adapted ones do. Scores that a method maximises
 #: itself (entropy, infomax) cannot be fooled by it alone.
@@ -134,8 +134,14 @@ def _score(bench: AdaptBench, candidates: list[Adapted]) -> _Scored:
     together = AGREEMENT in names and len(challengers) > 2
     if together:
         for c in views:
-            scores[c][AGREEMENT] = agreement(answers[c], [answers[o] for o in challengers if o != c])
+            scores[c][AGREEMENT] = agreement(answers[c], [answers[o] for o in _others(c, challengers)])
     return _Scored(setting, tools, views, answers, challengers, together, scores)
+
+
+def _others(name: str, challengers: list[str]) -> list[str]:
+    """The challengers of other families, one of each: variations of one method agree with each other for no reason."""
+    found = {family(c): c for c in reversed(challengers)}
+    return [c for base, c in found.items() if base != family(name)]
 
 
 def ranked(bench: AdaptBench, candidates: list[Adapted]) -> list[str]:
@@ -159,7 +165,7 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         best = min(challengers, key=lambda c: ranking.mean_rank[c])
         votes = {v: vote(tool, views[best], views[control], seed=bench.config.seed) for v, tool in tools.items()}
         if together:
-            others = [answers[o] for o in challengers if o != best]
+            others = [answers[o] for o in _others(best, challengers)]
             votes[AGREEMENT] = agreement_vote(answers[best], answers[control], others, seed=bench.config.seed)
         reverse = _reverse(bench, setting, by_name[best], by_name[control])
         found = judge(

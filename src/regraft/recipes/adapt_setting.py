@@ -49,7 +49,7 @@ class Calibration:
 class Setting:
     """One adaptation's setting, as its candidates show it. calibrations, thresholds: by candidate; 0 = none.
 
-    target_weights: (K,) with partial, from the mean over all candidates. known: rows (M,) bool of the target.
+    target_weights: (K,) with partial, from the mean over the adapted candidates. known: rows (M,) bool of the target.
     """
 
     name: str
@@ -105,15 +105,24 @@ class Setting:
 
 
 def peers(candidates: list[Adapted]) -> list[Adapted]:
-    """Those whose opinion on the target counts: a map of plain features, or a prior on them, is too near to
-    source-only to be another."""
-    return [c for c in candidates if c.name not in {PROBE, SOURCE_ONLY, *PRIORS} and c.name not in shallow]
+    """Those whose opinion on the target counts, one of a family: a map of plain features, or a prior on them, is too
+    near to source-only to be another, and a method with another weight too near to itself."""
+    found: dict[str, Adapted] = {}
+    for c in candidates:
+        if c.name not in {PROBE, SOURCE_ONLY, *PRIORS} and c.name not in shallow:
+            found.setdefault(family(c.name), c)
+    return list(found.values())
+
+
+def family(name: str) -> str:
+    """The method of a candidate without its options."""
+    return name.partition(":")[0]
 
 
 def calibrate(c: Adapted, candidates: list[Adapted], labels: np.ndarray | None, *, agreement: bool) -> Calibration:
     """A candidate's temperature: by how often the others agree with it, or without `agreement` from the source."""
     of_source = None if labels is None or c.source_logits is None else fit_temperature(c.source_logits, labels)
-    others = [other.target_logits.argmax(axis=1) for other in peers(candidates) if other.name != c.name]
+    others = [other.target_logits.argmax(axis=1) for other in peers(candidates) if family(other.name) != family(c.name)]
     expected = estimated_accuracy(c.target_logits.argmax(axis=1), others) if agreement else None
     if expected is not None:
         return Calibration("agreement", matching_temperature(c.target_logits, expected), of_source, expected)
@@ -128,7 +137,9 @@ def look(name: str, candidates: list[Adapted], labels: np.ndarray | None) -> Set
     found = {c.name: calibrate(c, candidates, labels, agreement=name != "open") for c in candidates}
     everything = np.ones(len(candidates[0].target_logits), dtype=bool)
     if name == "partial":
-        mean = np.mean([softmax(c.target_logits) for c in candidates], axis=0)
+        # Source-only spreads its mistakes over classes that are not there: it has a say where nothing else was tried.
+        asked = [c for c in candidates if c.name not in {PROBE, SOURCE_ONLY}] or candidates
+        mean = np.mean([softmax(c.target_logits) for c in asked], axis=0)
         weights = class_weights(torch.from_numpy(mean)).double().numpy()
         return Setting(name, labels, found, everything, target_weights=weights)
     if name != "open":

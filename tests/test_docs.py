@@ -19,6 +19,7 @@ from regraft.cli import app
 from regraft.core.registry import Registry
 from regraft.report.schema import Report
 from regraft.strategies import strategies
+from regraft.style import methods
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.zh-CN.md")
@@ -44,7 +45,7 @@ def named(path: Path) -> str:
 @pytest.fixture
 def registries_restored() -> Iterator[None]:
     """What an example registers is gone after it, so that no other test meets it."""
-    every: tuple[Registry[Any], ...] = (families, strategies)
+    every: tuple[Registry[Any], ...] = (families, strategies, methods)
     before = [dict(registry._items) for registry in every]
     state = torch.random.get_rng_state()
     yield
@@ -78,13 +79,14 @@ def test_other_examples_are_python(path: Path) -> None:
 
 
 def commands() -> dict[str, set[str]]:
-    """Every verb of the command line with its options."""
+    """Every verb of the command line with its options; of a group, those of all its commands."""
     group: Any = typer.main.get_command(app)
-    return {
-        name: {option for item in verb.params for option in (*item.opts, *item.secondary_opts) if option[0] == "-"}
-        | {"--help", "--debug"}
-        for name, verb in group.commands.items()
-    }
+    found = {}
+    for name, verb in group.commands.items():
+        params = [item for one in (verb, *getattr(verb, "commands", {}).values()) for item in one.params]
+        options = {option for item in params for option in (*item.opts, *item.secondary_opts) if option[0] == "-"}
+        found[name] = options | {"--help", "--debug"}
+    return found
 
 
 def wrong_commands(text: str) -> list[str]:
@@ -107,7 +109,7 @@ def strange_options(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", " ".join(re.findall(r"`[^`\n]+`", prose(text))))) - every
 
 
-@pytest.mark.parametrize("name", [*READMES, "docs/adding.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", [*READMES, "docs/adding.md", "docs/architecture.md", "docs/style.md"])
 def test_commands_and_options_exist(name: str) -> None:
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     assert wrong_commands(text) == []

@@ -6,8 +6,8 @@ The training patients of chest_xray are halved. One half, with labels, is the so
 without labels, is the target. The test patients' films, altered in the same way, are the oracle: seen by nothing but
 the figures. Altered: cropped to the middle 85 % and scaled back, inverted (as films are), gamma 1.6, blur of 1 px,
 Gaussian noise of 8/255, in this order; settled before the first run. `--keep-tones` leaves the inversion out: with it
-a network that was trained on photographs is little better than guessing. Prints F1 for pneumonia of source-only and of what
-was kept, a line per seed, mean and standard deviation, and one line of JSON. `--show` leaves a few altered pictures.
+a network that was trained on photographs is little better than guessing. Prints F1 for pneumonia of source-only and of
+what was kept, a line per seed, mean and standard deviation, and one line of JSON. `--show` leaves a few pictures.
 """
 
 from __future__ import annotations

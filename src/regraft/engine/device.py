@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric, seed_everything
 
 from regraft.core.errors import UsageError
+from regraft.engine.memory import keep_freed_memory
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -65,6 +66,8 @@ def launch(
         strategy="ddp" if devices > 1 else "auto",
     )
     fabric.launch()
+    if kind == "cpu":
+        keep_freed_memory()
     seed_everything(seed, verbose=False)
     return Machine(fabric, chosen)
 

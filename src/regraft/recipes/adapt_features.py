@@ -218,7 +218,10 @@ class FeatureCandidates:
         weight, bias = (p.detach().double().numpy() for p in (model.head.weight, model.head.bias))
 
         def mapped(statistics: np.ndarray) -> Affine:
-            rows = torch.from_numpy(statistics)
+            # In an order of their own: pictures come folder by folder, and a batch of one class varies too little.
+            rows = torch.from_numpy(
+                statistics[np.random.default_rng(self.bench.config.seed).permutation(len(statistics))]
+            )
             recalibrate(adapter, rows.split(max(2, min(512, len(rows)))))
             return Affine(*adapter.affine())
 

@@ -1,0 +1,35 @@
+"""Freed memory is used again."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys, torch
+from regraft.engine.memory import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        torch.ones(25_000_000)  # 100 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(kept, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc: nothing is tuned")
+def test_a_second_tensor_of_that_size_costs_no_page_faults() -> None:
+    def run(how: str) -> list[str]:
+        return subprocess.run(
+            [sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    kept, faults = run("keep")
+    _, before = run("return")
+    assert kept == "True" and int(faults) < 1000
+    assert int(before) > 5 * int(faults)

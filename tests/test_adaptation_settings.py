@@ -100,7 +100,7 @@ def test_the_sources_loss_is_the_weighted_one_on_average(monkeypatch: pytest.Mon
         found.append(float(whole({"source": Batch(x, labels)}, 0.5).loss.detach()))
     assert np.mean(found) == pytest.approx((w * each).sum() / w.sum(), rel=1e-3)
     assert np.mean(found) != pytest.approx(each.mean(), rel=1e-2)
-    assert float(whole.eval()({"source": Batch(x, labels)}, 0.5).loss) == pytest.approx(each.mean(), rel=1e-5)
+    assert float(whole.eval()({"source": Batch(x, labels)}, 0.5).loss.detach()) == pytest.approx(each.mean(), rel=1e-5)
 
 
 def test_the_losses_get_the_drawn_rows_and_the_weights() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +311,13 @@ def test_the_runtime_abstains_and_names_unreadable_pictures(
     assert found[0].error is not None
     assert found[1].abstained
     assert runtime.predict(pictures[0])[0].label in LABELS
+
+
+def test_the_runtime_of_an_open_target_calls_it_unknown(
+    exported: tuple[Path, ExportReport], artifact: Path, pictures: list[Path]
+) -> None:
+    plain = OnnxPredictor.load(exported[0], threads=1)
+    assert plain.metadata["regraft.unknown"] == "false" and not plain.unknown
+    metadata = onnx_export._metadata(replace(unpack(artifact), unknown=True))
+    (found,) = OnnxPredictor(plain.session, metadata).predict(pictures[0], threshold=1.0)
+    assert found.label == "unknown" and found.unknown and not found.abstained

@@ -157,6 +157,18 @@ def test_abstains_below_the_threshold(
     assert strict.predict(pictures[0], threshold=0.0)[0].label is not None
 
 
+def test_a_model_of_an_open_target_calls_it_unknown(pictures: list[Path], tmp_path: Path) -> None:
+    own = pack(
+        tmp_path / "a", make_task(), LABELS, temperature=TEMPERATURE, threshold=1.0, unknown=True, provenance={},
+        metrics={},
+    )  # fmt: skip
+    (found,) = Predictor.load(own, device="cpu").predict(pictures[0])
+    assert (found.label, found.unknown, found.abstained) == ("unknown", True, False)
+    assert found.to_json()["unknown"] is True and found.top[0][0] in LABELS
+    (named,) = Predictor.load(own, device="cpu").predict(pictures[0], threshold=0.0)
+    assert named.label in LABELS and not named.unknown
+
+
 def test_a_stream_gives_what_the_list_gives(predictor: Predictor, pictures: list[Path]) -> None:
     stream = PictureStream(
         pictures, None, predictor.transform, batch_size=2, rank=0, world_size=2, threads=1

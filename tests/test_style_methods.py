@@ -17,7 +17,7 @@ from regraft.style.colour import from_lab, monge_kantorovich, reinhard, to_lab
 from regraft.style.colour_preservation import luminance, stylize_keeping_colour
 from regraft.style.gatys import Gatys, pyramid, split_steps
 from regraft.style.losses import moments
-from regraft.style.objective import LeastSSIM
+from regraft.style.objective import LeastSSIM, Objective, Weights
 from regraft.style.similarity import ssim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -220,6 +220,22 @@ def test_the_bound_on_ssim_is_an_augmented_lagrangian() -> None:
         bound(content, content)
         bound.after_step()
     assert bound.multiplier == 0 and float(bound(content, content)) == 0
+
+
+def test_a_moved_picture_is_judged_as_if_it_had_been_taken_so() -> None:
+    content, style, picture = scene(31), scene(32) ** 2, scene(33)
+    weights = Weights(frozenset({"gram"}), content=1.0)
+    objective = Objective(perceptual("scion"), weights, content, [style], [1.0], None)
+    in_place = objective(picture)
+    objective.shift = (3, 5)
+    assert float(objective(content)["content"]) == 0
+    moved = objective(picture)
+    objective.shift = (0, 0)
+    mirrored = torch.from_numpy(np.pad(picture.numpy(), ((0, 0), (3, 0), (5, 0)), mode="reflect"))
+    objective.content_layers = {}
+    objective.weights = Weights(frozenset({"gram"}))
+    assert float(moved["style"]) == pytest.approx(float(objective(mirrored)["style"]), rel=1e-5)
+    assert float(moved["style"]) != pytest.approx(float(in_place["style"]), rel=1e-4)
 
 
 def test_weights_that_mean_nothing_are_refused() -> None:

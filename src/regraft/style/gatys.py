@@ -23,6 +23,8 @@ STARTS: Final = ("content", "colour", "noise")
 COARSEST_PX: Final = 128
 FINER: Final = 2.0
 DEFAULT_STEPS: Final = 200
+#: Where the networks see the picture, in turn; 16 px is the coarsest grid of any of them.
+SHIFTS: Final = tuple((5 * k % 16, 11 * k % 16) for k in range(8))
 
 
 class BoundedPixels(Function):
@@ -70,7 +72,7 @@ class Gatys(Styler):
         self.optimizer = _one_of("optimizer", chosen.optimizer or "adam", OPTIMIZERS)
         self.start = _one_of("start", chosen.start or "colour", STARTS)
         # A least SSIM keeps the content better than features do: with one, all the rest is for the style.
-        content, smooth = (0.05, 1.0) if chosen.ssim is None else (0.0, 0.0)
+        content, smooth = (0.05, 2.0) if chosen.ssim is None else (0.0, 0.0)
         self.weights = Weights(
             style_losses=frozenset((chosen.style_loss or "wasserstein+histogram").split("+")),
             content=content if chosen.content_weight is None else chosen.content_weight,
@@ -130,6 +132,8 @@ class Gatys(Styler):
             return loss
 
         for step in range(1, steps + 1):
+            if self.optimizer == "adam":  # L-BFGS needs a function that stays the same
+                loss_of.shift = SHIFTS[step % len(SHIFTS)]
             loss = float(optimizer.step(closure).detach())
             if not math.isfinite(loss) or not bool(torch.isfinite(pixels).all()):
                 raise DivergedError(

@@ -92,6 +92,9 @@ class Objective:
 
     content (3, h, w) of this scale; styles of any size; shares sum to 1; regions (1, H, W) as `base.resolve_masks`
     gives them, or None, where styles mix their statistics.
+
+    shift: px by which picture and targets are moved down and right before the network sees them, by mirroring. Pooling
+    has a grid of its own, which a picture that is always seen in one place takes on as a pattern.
     """
 
     def __init__(
@@ -100,16 +103,19 @@ class Objective:
     ) -> None:  # fmt: skip
         self.network, self.weights, self.content, self.constraint = network, weights, content, constraint
         self.content_layers = network.content_layers if weights.content else {}
-        self.kept = _features(network, content, self.content_layers)
+        self._kept: dict[tuple[int, int], Mapping[str, Tensor]] = {}
+        self.shift = (0, 0)
         self.targets = self._targets(styles, shares, regions)
 
     def __call__(self, picture: Tensor) -> dict[str, Tensor]:
         weights = self.weights
-        found = _features(self.network, picture, (*self.network.style_layers, *self.content_layers))
+        moved = _moved(picture, self.shift)
+        found = _features(self.network, moved, (*self.network.style_layers, *self.content_layers))
         terms = {"style": _sum([self._style_term(found[layer], target) for layer, target in self.targets])}
         if weights.content:
             total = sum(self.content_layers.values())
-            losses = [w / total * content_loss(found[n], self.kept[n]) for n, w in self.content_layers.items()]
+            kept = self._content_features()
+            losses = [w / total * content_loss(found[n], kept[n]) for n, w in self.content_layers.items()]
             terms["content"] = weights.content * _sum(losses)
         if weights.tv:
             terms["total variation"] = weights.tv * total_variation(picture)
@@ -118,6 +124,14 @@ class Objective:
         if self.constraint is not None:
             terms["ssim"] = self.constraint(picture, self.content)
         return terms
+
+    def _content_features(self) -> Mapping[str, Tensor]:
+        """Those of the content at this shift, computed once for each."""
+        if self.shift not in self._kept:
+            with torch.no_grad():
+                moved = _moved(self.content, self.shift)
+                self._kept[self.shift] = _features(self.network, moved, self.content_layers)
+        return self._kept[self.shift]
 
     def _targets(
         self, styles: Sequence[Tensor], shares: Sequence[float], regions: Sequence[Tensor] | None
@@ -140,6 +154,7 @@ class Objective:
         if regions is None:
             groups = [(list(range(len(styles))), list(shares), None, 1.0)]
         else:
+            regions = [resize(region, self.content.shape[-2:]) for region in regions]
             covered = [float(region.mean()) for region in regions]
             groups = [([i], [1.0], r, c) for i, (r, c) in enumerate(zip(regions, covered, strict=True)) if c > 0]
         found = []
@@ -157,7 +172,7 @@ class Objective:
     def _style_term(self, features: Tensor, target: LayerTarget) -> Tensor:
         region = target.region
         if region is not None:
-            region = F.interpolate(region[None], features.shape[-2:], mode="area")[0]
+            region = F.interpolate(_moved(region, self.shift)[None], features.shape[-2:], mode="area")[0]
         statistics = moments(features, region)
         parts = [share * histogram_loss(features, channels, region) for channels, share in target.channels]
         if "wasserstein" in self.weights.style_losses:
@@ -165,6 +180,11 @@ class Objective:
         if "gram" in self.weights.style_losses:
             parts.append(gram_loss(statistics, target.moments))
         return target.weight * _sum(parts) if parts else statistics.mean.sum() * 0
+
+
+def _moved(picture: Tensor, shift: tuple[int, int]) -> Tensor:
+    """(C, H, W) with mirrored rows above and columns on the left."""
+    return picture if shift == (0, 0) else F.pad(picture[None], (shift[1], 0, shift[0], 0), mode="reflect")[0]
 
 
 def _features(network: PerceptualNetwork, picture: Tensor, layers: Iterable[str]) -> Mapping[str, Tensor]:

@@ -17,6 +17,7 @@ from regraft.style.colour import from_lab, monge_kantorovich, reinhard, to_lab
 from regraft.style.colour_preservation import luminance, stylize_keeping_colour
 from regraft.style.gatys import Gatys, pyramid, split_steps
 from regraft.style.losses import moments
+from regraft.style.objective import LeastSSIM, Objective, Weights
 from regraft.style.similarity import ssim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,6 +80,15 @@ def test_masks_say_where_a_style_goes(name: str) -> None:
     found = quick(name).stylize(content, [(red, 1.0), (blue, 1.0)], masks=[left, None])
     first, second = found[:, :, 4:28].mean(dim=(1, 2)), found[:, :, 36:60].mean(dim=(1, 2))
     assert first[0] - first[2] > second[0] - second[2] + 0.3
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_where_no_mask_is_the_content_stays(name: str) -> None:
+    content, left = scene(27), torch.zeros(1, 48, 64)
+    left[:, :, :32] = 1
+    found = quick(name).stylize(content, [(scene(28) ** 3, 1.0)], masks=[left])
+    assert torch.equal(found[:, :, 32:], content[:, :, 32:])
+    assert not torch.allclose(found[:, :, :32], content[:, :, :32], atol=0.02)
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -194,6 +204,45 @@ def test_terms_that_were_asked_for_are_there_and_work() -> None:
     assert set(shown[-1].terms) == {"style", "total variation", "edges", "ssim"}
     free = quick("gatys", steps=40, content_weight=0.0).stylize(content, [(style, 1.0)])
     assert float(ssim(kept, content)) > max(0.85, float(ssim(free, content)) + 0.05)
+
+
+def test_the_bound_on_ssim_is_an_augmented_lagrangian() -> None:
+    content, picture = scene(29), (scene(29) + 0.3 * scene(30)).clamp(0, 1)
+    bound = LeastSSIM(0.99)
+    for expected in (0.0, 0.1, 0.2):  # far below the bound λ grows by 5 · 0.02 a step
+        assert bound.multiplier == pytest.approx(expected)
+        lack = 0.992 - float(ssim(picture, content))
+        assert lack > 0.02
+        value = (max(0.0, expected + 20 * lack) ** 2 - expected**2) / 40
+        assert float(bound(picture, content)) == pytest.approx(value, rel=1e-4)
+        bound.after_step()
+    for _ in range(20):  # well above it λ shrinks by 5 · 0.008 a step, down to 0
+        bound(content, content)
+        bound.after_step()
+    assert bound.multiplier == 0 and float(bound(content, content)) == 0
+
+
+def test_a_moved_picture_is_judged_as_if_it_had_been_taken_so() -> None:
+    content, style, picture = scene(31), scene(32) ** 2, scene(33)
+    weights = Weights(frozenset({"gram"}), content=1.0)
+    objective = Objective(perceptual("scion"), weights, content, [style], [1.0], None)
+    in_place = objective(picture)
+    objective.shift = (3, 5)
+    assert float(objective(content)["content"]) == 0
+    moved = objective(picture)
+    objective.shift = (0, 0)
+    mirrored = torch.from_numpy(np.pad(picture.numpy(), ((0, 0), (3, 0), (5, 0)), mode="reflect"))
+    objective.content_layers = {}
+    objective.weights = Weights(frozenset({"gram"}))
+    assert float(moved["style"]) == pytest.approx(float(objective(mirrored)["style"]), rel=1e-5)
+    assert float(moved["style"]) != pytest.approx(float(in_place["style"]), rel=1e-4)
+
+
+def test_weights_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'wasserstein'"):
+        quick("gatys", style_loss="gram+waserstein")
+    with pytest.raises(UsageError, match="0 or more"):
+        quick("gatys", tv_weight=-1.0)
 
 
 def test_a_loss_that_is_no_number_is_an_error() -> None:

@@ -38,9 +38,9 @@ OnStep = Callable[[StyleStep], None]
 class StyleSettings:
     """What a method can be told; None leaves it to the method. `heeded` says which of them a method uses.
 
-    steps: optimisation steps over all scales. optimizer: "lbfgs" or "adam". style_loss: a name in `gatys.STYLE_LOSSES`.
-    content_weight, tv_weight, edge_weight: multiples of the style term. start: "content", "colour" or "noise".
-    ssim: the least SSIM to the content that the method should aim at while it works.
+    steps: optimisation steps over all scales. optimizer: "lbfgs" or "adam". style_loss: names of
+    `objective.STYLE_LOSSES`, joined by +. content_weight, tv_weight, edge_weight: multiples of the style term. start:
+    "content", "colour" or "noise". ssim: the least SSIM to the content that the method should aim at while it works.
     """
 
     perceptual: PerceptualNetwork | None = None
@@ -104,6 +104,8 @@ class Styler:
         regions = None if masks is None else resolve_masks(masks, content.shape[-2:])
         if regions is None or self.knows_masks:
             found = self.blend(content, pictures, shares, regions, on_step)
+            if regions is not None:  # where no style goes the content stays
+                found = torch.lerp(content, found, torch.stack(regions).sum(dim=0).clamp(0, 1))
         else:
             parts = [self.blend(content, [picture], [1.0], None, on_step) for picture in pictures]
             found = compose(content, parts, shares, regions)

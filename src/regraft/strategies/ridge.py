@@ -72,9 +72,9 @@ def held_out(
 
 
 def solve_ridge(x: Array, targets: Array, strengths: Sequence[float]) -> dict[float, Solution]:
-    """Per strength argmin ‖Y − X Wᵀ − b‖² + strength · u ‖W‖² for samples (N, R) and targets (N, K); b is not penalised.
+    """Per strength argmin ‖Y − X Wᵀ − b‖² + strength · u ‖W‖² for samples (N, R) and targets (N, K).
 
-    u, the unit of the strengths, is the trace of the centred XᵀX over N.
+    b is not penalised; u, the unit of the strengths, is the trace of the centred XᵀX over N.
     """
     if not strengths:
         return {}

@@ -74,6 +74,7 @@ class ExportReport:
     accuracy_model: float | None
     accuracy_onnx: float | None
     seconds: float
+    of_classes: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -190,6 +191,7 @@ def judge_numbers(
         accuracy_model=None,
         accuracy_onnx=None,
         seconds=time.monotonic() - started,
+        of_classes=False,
     )
     reason = ""
     if not np.isfinite(found).all():

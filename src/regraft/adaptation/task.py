@@ -10,13 +10,12 @@ import copy
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regraft.adaptation.base import DomainLoss
 from regraft.adaptation.views import fourier_restyle, strengthen
 from regraft.core.types import Batch, DomainView, StepOutput, Task
-from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
 
 #: The share of the teacher that stays at each step (arXiv:1706.05208 uses 0.99).
 TEACHER_DECAY = 0.99
@@ -32,7 +31,7 @@ class Adaptation(Task):
 
     def __init__(
         self,
-        model: Classification,
+        model: LinearTask,
         loss: DomainLoss | None,
         *,
         weight: float | None = None,
@@ -59,7 +58,7 @@ class Adaptation(Task):
         return groups
 
     def predict(self, x: Tensor) -> Tensor:
-        """Logits (N, K)."""
+        """Logits (N, K), or numbers (N, R)."""
         return self.model.predict(x)
 
     def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +79,7 @@ class Adaptation(Task):
                 x = fourier_restyle(x, target.x, self.restyle)
             features, logits = self.views(x)
             assert source.y is not None, "the source stream carries labels"
-            total = self._supervised(logits.float(), source.y)
+            total = self.model.supervised(logits.float(), source.y, self.smoothing)
             view = DomainView(features, logits, source.y)
             logs["source_loss"] = total.detach()
         if self.loss is not None and target is not None:
@@ -102,15 +101,6 @@ class Adaptation(Task):
         if source is None:
             source = DomainView(features[:0], logits[:0], None)
         return source, target
-
-    def _supervised(self, logits: Tensor, labels: Tensor) -> Tensor:
-        weights = self.model.class_weights
-        return F.cross_entropy(
-            logits,
-            labels,
-            weight=weights if isinstance(weights, Tensor) else None,
-            label_smoothing=self.smoothing,
-        )
 
     @torch.no_grad()
     def _follow(self) -> None:

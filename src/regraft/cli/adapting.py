@@ -17,11 +17,17 @@ from regraft.cli.screen import Screen, figure, show_report
 @app.command()
 def adapt(
     domains: Annotated[
-        list[Path] | None, typer.Argument(help="SOURCE with labels, TARGET without; with --source-free TARGET alone.")
+        list[Path] | None,
+        typer.Argument(help="SOURCE with labels, TARGET without; with --source-free or --table TARGET may be alone."),
     ] = None,
+    table: Annotated[Path | None, typer.Option(help="The source's labels: CSV or Parquet in place of folders.")] = None,
+    image: Annotated[str, typer.Option(help="The tables' column of picture paths.")] = "image",
+    label: Annotated[str, typer.Option(help="The tables' column of labels.")] = "label",
+    task: Annotated[str, typer.Option(help="classification, or regression: a column of numbers.")] = "classification",
     source_free: Annotated[Path | None, typer.Option(help="A run whose model is adapted without its pictures.")] = None,
     oracle: Annotated[
-        Path | None, typer.Option(help="Labelled target pictures: their figures are shown beside, never used.")
+        Path | None,
+        typer.Option(help="Labelled target pictures, or a table of their numbers: shown beside, never used."),
     ] = None,
     method: Annotated[str, typer.Option(help="auto, or names with commas between them.")] = "auto",
     validator: Annotated[str, typer.Option(help="auto, or the label-free validators that choose.")] = "auto",
@@ -58,6 +64,7 @@ def adapt(
 
     given = list(domains or ())
     config = checked_adapt(
+        table=table, image=image, label=label, task=task,
         source=tuple(given[:-1]), target=tuple(given[-1:]), source_free=source_free, oracle=oracle,
         methods=_names(method), validators=_names(validator), tune=tune, weight=weight, group=group, backbone=backbone,
         weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last, batch_size=batch_size,

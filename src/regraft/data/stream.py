@@ -107,7 +107,7 @@ class PictureStream:
         if cache and not exact:
             raise DataError("cache=True keeps results, which only an exact transform such as EvalTransform allows.")
         self.paths = tuple(paths)
-        self.labels = None if labels is None else _as_labels(np.asarray(labels))
+        self.labels = None if labels is None else as_labels(np.asarray(labels))
         self.transform = transform
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
         self.threads = threads if threads is not None else default_threads()
@@ -167,7 +167,8 @@ class PictureStream:
         return done if self._cache is None else self._cache.keep(i, done)
 
 
-def _as_labels(labels: np.ndarray) -> np.ndarray:
+def as_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as a batch carries them: numbers to predict float32, class indices int64."""
     return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from regraft.core.errors import DataError
 from regraft.core.types import Batch
+from regraft.data.stream import as_labels
 
 
 class VectorStream:
@@ -23,7 +24,7 @@ class VectorStream:
         if labels is not None and len(labels) != len(rows):
             raise DataError(f"The stream got {len(rows)} vectors but {len(labels)} labels.")
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
-        self.labels = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        self.labels = None if labels is None else torch.from_numpy(as_labels(np.asarray(labels)))
         self.batch_size, self.seed = min(batch_size, len(rows)), seed
 
     def __len__(self) -> int:

@@ -125,7 +125,7 @@ def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         distance=_distances(bench, by_name[control], by_name[best]),
         alarms=found.alarms,
         notes=(_notes(ranking.ignored)),
-        next_steps=_next_steps(found, best),
+        next_steps=next_steps(found, best),
         plan=_plan(bench, name),
     )
 
@@ -212,7 +212,8 @@ def _notes(ignored: Mapping[str, str]) -> tuple[str, ...]:
     return ("Not counted in the ranks: " + "; ".join(f"{name} ({why})" for name, why in ignored.items()) + ".",)
 
 
-def _next_steps(found: Alarm, best: str) -> str:
+def next_steps(found: Alarm, best: str) -> str:
+    """What to do after the choice."""
     if found.keep_adapted:
         return (
             f"{best} is kept on label-free evidence. Label 50 to 100 target pictures, give them by --oracle, and the "

@@ -31,7 +31,7 @@ from regraft.engine import FitSettings, fit
 from regraft.recipes.adapt_answers import Adapted, save_arrays
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
 from regraft.strategies import RuleStrategy
-from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
 
 #: Steps, batch and rate of the adapter's training; the same for every method and for source-only.
 STEPS, BATCH, LR, CONTINUED_LR = 300, 64, 1e-3, 3e-4
@@ -57,7 +57,7 @@ class FeatureCandidates:
         self.own = has_statistics(bench.model.backbone)
         #: The backbone with the target's statistics; the pretrained one where it has none.
         self.target_backbone = bench.model.backbone
-        self._adapter: Classification | None = None
+        self._adapter: LinearTask | None = None
 
     def plain(self) -> Cached:
         """Features under the pretraining's statistics."""
@@ -140,7 +140,7 @@ class FeatureCandidates:
 
     # ---- the parts ----------------------------------------------------------------------------------------------
 
-    def _fit(self, name: str | None, features: Cached, start: Classification | None) -> Classification:
+    def _fit(self, name: str | None, features: Cached, start: LinearTask | None) -> LinearTask:
         bench, k = self.bench, len(self.bench.classes)
         seed = bench.config.seed
         labels = self.source.labels[self.source.train]
@@ -149,8 +149,7 @@ class FeatureCandidates:
             if start is None:
                 adapter = FeatureAdapter(features.train.shape[1])
                 adapter.set_scale(features.train)
-                # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
-                model = Classification(adapter, k, class_weights=bench.class_weights())  # type: ignore[arg-type]
+                model = bench.on_adapter(adapter)
             else:
                 model = copy.deepcopy(start)
             loss = None if name is None else losses.get(name)(model.backbone.feature_dim, k)
@@ -180,13 +179,11 @@ class FeatureCandidates:
         fit(task, streams, plan, settings, bench.machine, evaluate=centres, on_step=bench.teller(str(name), STEPS))
         return task.model.cpu().eval()
 
-    def _answer(
-        self, name: str, started: float, model: Classification, features: Cached, backbone: nn.Module
-    ) -> Adapted:
+    def _answer(self, name: str, started: float, model: LinearTask, features: Cached, backbone: nn.Module) -> Adapted:
         """Each domain under its own statistics in the adapter's norm too; the target's go into the folded head."""
         adapter: nn.Module = model.backbone
         assert isinstance(adapter, FeatureAdapter)
-        weight, bias = (p.detach().double().numpy() for p in (model.head.weight, model.head.bias))
+        weight, bias = (part.numpy() for part in model.solved_head())
 
         def mapped(statistics: np.ndarray) -> Affine:
             rows = torch.from_numpy(statistics)

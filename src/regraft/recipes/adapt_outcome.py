@@ -40,6 +40,7 @@ def conclude_adaptation(
     """Write predictions, maps, artifact, report.json and report.html."""
     config, classes = bench.config, bench.classes
     model = bench.load(decision.name)
+    assert isinstance(model, Classification)
     kept = next(c for c in candidates if c.name == decision.name)
     control = next(c for c in candidates if c.name == decision.control)
     judged = {} if oracle is None else {c.name: _judge(bench, c, oracle) for c in candidates}

@@ -34,7 +34,7 @@ class Numbers:
 
 def numbers(run: Path, report: Report) -> dict[str, Any]:
     """What the section on numbers shows; empty for a report on classes."""
-    if report.number is None:
+    if report.number is None or report.why:  # an adaptation has sections of its own
         return {}
     found = test_numbers(run, report)
     name = report.number or "number"

@@ -59,9 +59,11 @@ class Candidate(Figure):
         None, description="adapt: mean rank by the label-free validators, 1 = best; the choice was made by it"
     )
     oracle: float | None = Field(
-        None, description="adapt: accuracy by the oracle's labels, read after the choice; null without --oracle"
+        None,
+        description="adapt: accuracy (of numbers: mean absolute error) by the oracle's labels, read after the choice",
     )
     source_accuracy: float | None = Field(None, description="adapt: accuracy on held-out source pictures")
+    source_error: float | None = Field(None, description="adapt: mean absolute error on held-out source pictures")
     chosen: bool = Field(False, description="whether this is the one that was kept")
 
 
@@ -117,7 +119,7 @@ class Report(BaseModel):
         None, description="adapt: the control without adaptation: name, source_accuracy, label_free_score, oracle"
     )
     oracle_gain: Figure | None = Field(
-        None, description="adapt: accuracy(kept) − accuracy(source-only) by the oracle, with its paired interval"
+        None, description="adapt: metric(kept) − metric(source-only) by the oracle, with its paired interval"
     )
     oracle_per_class: list[dict[str, Any]] | None = Field(
         None, description="adapt: per class name, n, accuracy of source-only and of what was kept, by the oracle"

@@ -42,6 +42,11 @@ class Classification(LinearTask):
         """Logits (N, K)."""
         return self.head_outputs(x)
 
+    def supervised(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """PyTorch's weighted cross-entropy, which divides by the sum of the weights."""
+        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
+        return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing)
+
     def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
         batch = batches["train"]
         assert batch.y is not None, "the train stream carries labels"

@@ -31,6 +31,14 @@ class LinearTask(Task):
             self.head.weight.copy_(weight)
             self.head.bias.copy_(bias)
 
+    def solved_head(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, D) and bias (K,), float64 on the CPU, of what `predict` gives for features."""
+        return self.head.weight.detach().double().cpu(), self.head.bias.detach().double().cpu()
+
+    def supervised(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """The plain loss of head outputs (N, K) against labels (N,), a scalar; label smoothing is for classes."""
+        raise TypeError(f"{type(self).__name__} does not define supervised")
+
     def head_outputs(self, x: Tensor) -> Tensor:
         """What the head gives for pictures: (N, K)."""
         found: Tensor = self.head(self.dropout(self.backbone(x).pooled))

@@ -65,10 +65,22 @@ class Regression(LinearTask):
     def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
         batch = batches["train"]
         assert batch.y is not None, "the train stream carries numbers"
-        targets = (batch.y.float().reshape(len(batch.y), -1) - self.centre) / self.scale
-        found = self.head_outputs(batch.x).float()
-        per_sample = element_losses(found, targets, self.loss).sum(dim=1)
+        per_sample = self._losses(self.head_outputs(batch.x).float(), batch.y)
         return StepOutput(mean_over_samples(per_sample, batch.weight))
+
+    def solved_head(self) -> tuple[Tensor, Tensor]:
+        """Weight (R, D) and bias (R,), float64 on the CPU, that give numbers in the labels' own unit."""
+        weight, bias = super().solved_head()
+        centre, scale = self.centre.double().cpu(), self.scale.double().cpu()
+        return weight * scale[:, None], bias * scale + centre
+
+    def supervised(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """The mean loss of what the head gives, standardised numbers (N, R), against numbers in their own unit."""
+        return self._losses(outputs, labels).mean()
+
+    def _losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        targets = (labels.float().reshape(len(labels), -1) - self.centre) / self.scale
+        return element_losses(outputs, targets, self.loss).sum(dim=1)
 
 
 def element_losses(found: Tensor, targets: Tensor, loss: str = "huber") -> Tensor:

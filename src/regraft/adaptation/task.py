@@ -10,7 +10,6 @@ import copy
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regraft.adaptation.base import DomainLoss
@@ -18,7 +17,7 @@ from regraft.adaptation.partial import class_weights, resample
 from regraft.adaptation.self_training import SHOT
 from regraft.adaptation.views import fourier_restyle, strengthen
 from regraft.core.types import Batch, DomainView, StepOutput, Task
-from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
 
 #: The share of the teacher that stays at each step (arXiv:1706.05208 uses 0.99).
 TEACHER_DECAY = 0.99
@@ -47,7 +46,7 @@ class Adaptation(Task):
 
     def __init__(
         self,
-        model: Classification,
+        model: LinearTask,
         loss: DomainLoss | None,
         *,
         weight: float | None = None,
@@ -65,7 +64,7 @@ class Adaptation(Task):
         self.teacher: nn.Module | None = None
         if loss is not None and loss.needs_teacher:
             self.teacher = copy.deepcopy(model).requires_grad_(False)
-        self.register_buffer("target_weights", torch.ones(model.n_classes) if partial else None)
+        self.register_buffer("target_weights", torch.ones(model.head.out_features) if partial else None)
         self.register_buffer("surveyed", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -97,7 +96,7 @@ class Adaptation(Task):
         return groups
 
     def predict(self, x: Tensor) -> Tensor:
-        """Logits (N, K)."""
+        """Logits (N, K), or numbers (N, R)."""
         return self.model.predict(x)
 
     def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +121,8 @@ class Adaptation(Task):
             if self.training and self.restyle > 0 and target is not None:
                 x = fourier_restyle(x, target.x, self.restyle)
             features, logits = self.views(x)
-            total = self._supervised(logits.float(), labels, domains)
+            share = None if self.source_weights is None else self._share(self.source_weights, domains)
+            total = self.model.supervised(logits.float(), labels, self.smoothing, share)
             view = DomainView(features, logits, labels, domains=domains)
             logs["source_loss"] = total.detach()
         if self.loss is not None and target is not None:
@@ -145,17 +145,10 @@ class Adaptation(Task):
             source = DomainView(features[:0], logits[:0], None)
         return source, target
 
-    def _supervised(self, logits: Tensor, labels: Tensor, domains: Tensor | None) -> Tensor:
-        weights = self.model.class_weights
-        of_classes = weights if isinstance(weights, Tensor) else None
-        if self.source_weights is None:
-            return F.cross_entropy(logits, labels, weight=of_classes, label_smoothing=self.smoothing)
+    @staticmethod
+    def _share(weights: Tensor, domains: Tensor | None) -> Tensor:
         assert domains is not None, "a source with weights for its domains says which sample is from which"
-        each = F.cross_entropy(logits, labels, weight=of_classes, label_smoothing=self.smoothing, reduction="none")
-        share = self.source_weights[domains]
-        whole = share if of_classes is None else share * of_classes[labels]
-        # Of a batch that holds no sample of a domain that counts there is nothing to learn.
-        return (each * share).sum() / whole.sum().clamp(min=1e-12)
+        return weights[domains]
 
     @torch.no_grad()
     def _follow(self) -> None:

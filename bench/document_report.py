@@ -18,20 +18,20 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from regraft.measure import abstention, reliability, summary
+from regraft.measure import abstention, number_summary, reliability, summary
 from regraft.report.schema import REPORT_FORMAT, Audit, Candidate, Figure, Finding, FirstAnswer, Report
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "report.md"
 PARTS = (Figure, FirstAnswer, Candidate, Audit, Finding)
-VALUES = (summary, reliability, abstention)
+VALUES = (summary, number_summary, reliability, abstention)
 PREFACE = f"""\
 # `report.json`: `{REPORT_FORMAT}`
 
 <!-- Made by bench/document_report.py from src/regraft/report/schema.py: change it there. -->
 
-Every run has one beside its page, and `--json` prints it. Metrics are fractions in 0…1, `nll` is in nats, seconds are
-wall-clock. NaN is never written: a figure without meaning is null. Fields may be added within a version; a field that
-changes its meaning changes the version.
+Every run has one beside its page, and `--json` prints it. Metrics are fractions in 0…1, `nll` is in nats, `mae` and
+`rmse` are in the unit of the numbers, seconds are wall-clock. NaN is never written: a figure without meaning is null.
+Fields may be added within a version; a field that changes its meaning changes the version.
 """
 
 

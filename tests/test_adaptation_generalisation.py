@@ -23,7 +23,7 @@ from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch, Rule
 from regraft.engine import FitSettings, fit
 from regraft.measure.over_domains import mean_over_domains
-from regraft.recipes.adapt_features import adapter_model
+from regraft.recipes.adapt_candidates import adapter_model
 from regraft.strategies import RuleStrategy
 from tiny_training import Numbers, one_machine
 

@@ -20,7 +20,8 @@ from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch, DomainView
 from regraft.data.vectors import VectorStream
 from regraft.engine.splitting import split_batches
-from regraft.recipes.adapt_features import FeatureCandidates, adapter_model
+from regraft.recipes.adapt_candidates import adapter_model
+from regraft.recipes.adapt_features import FeatureCandidates
 from regraft.recipes.adapt_sources import SourceDomain, measured, sample_weights
 from regraft.recipes.domains import Labelled, domain_names, read_labelled
 from two_domains import Arrays, D, K, arrays, picture_domains, views

@@ -10,7 +10,7 @@ import pytest
 
 import regraft
 from regraft.core.errors import UsageError
-from regraft.recipes import outcome
+from regraft.recipes import of_classes
 from regraft.recipes.budget import schedule, usual_epochs
 from regraft.recipes.candidates import Candidate, Workbench, selection_score
 from regraft.recipes.choice import choose
@@ -125,7 +125,7 @@ def test_a_probe_is_calibrated_by_the_head_that_is_handed_over(
         path.rename(tmp_path / "split" / part / path.parent.name / path.name)
     heads: list[tuple[Any, np.ndarray]] = []
     tuned: list[tuple[np.ndarray, np.ndarray]] = []
-    probe, fit_temperature = Workbench.probe, outcome.fit_temperature
+    probe, fit_temperature = Workbench.probe, of_classes.fit_temperature
 
     def watched_probe(bench: Workbench, features: np.ndarray, indices: np.ndarray) -> Any:
         heads.append((probe(bench, features, indices), bench.labels(indices)))
@@ -136,7 +136,7 @@ def test_a_probe_is_calibrated_by_the_head_that_is_handed_over(
         return fit_temperature(logits, labels)
 
     monkeypatch.setattr(Workbench, "probe", watched_probe)
-    monkeypatch.setattr(outcome, "fit_temperature", watched_temperature)
+    monkeypatch.setattr(of_classes, "fit_temperature", watched_temperature)
     options: dict[str, Any] = {"backbone": "scion:size=64", "strategies": "probe", "threads": 2, "resamples": 100}
     run = regraft.fit(tmp_path / "split", runs=tmp_path / "runs", refit=refit, **options)
     handed_over = regraft.load(run, device="cpu").task.head.weight.detach().numpy()

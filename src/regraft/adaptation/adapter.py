@@ -35,6 +35,13 @@ class FeatureAdapter(nn.Module):
         spread = float(np.sqrt(np.square(features - features.mean(axis=0)).mean()))
         self.scale.fill_(1.0 / max(spread, 1e-6))
 
+    @classmethod
+    def scaled_to(cls, features: NDArray[np.float32]) -> FeatureAdapter:
+        """A fresh adapter for features like these (N, D)."""
+        adapter = cls(features.shape[1])
+        adapter.set_scale(features)
+        return adapter
+
     def forward(self, x: Tensor) -> Features:
         return Features(self.norm(self.linear(self.dropout(x * self.scale))))
 

@@ -68,6 +68,8 @@ class ShallowMethod:
 
     #: Where the method is from: authors, year, arXiv id or venue.
     paper: ClassVar[str] = ""
+    #: Whether it reads the source's labels as classes, and so has no meaning for numbers.
+    reads_labels: ClassVar[bool] = False
 
     def fit(self, source: np.ndarray, labels: Indices, target: np.ndarray) -> Mapped:
         """Raises DataError for fewer than 2 rows, values that are not finite, or unlike widths."""
@@ -224,6 +226,7 @@ class OT(ShallowMethod):
     UsageError unless entropy > 0, class_weight ≥ 0, ridge > 0 and rows ≥ 2.
     """
 
+    reads_labels = True
     paper = "Courty et al., TPAMI 2017, arXiv:1507.00504"
 
     def __init__(

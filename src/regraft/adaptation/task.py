@@ -10,7 +10,6 @@ import copy
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regraft.adaptation.base import DomainLoss
@@ -18,7 +17,7 @@ from regraft.adaptation.partial import class_weights, resample
 from regraft.adaptation.self_training import SHOT
 from regraft.adaptation.views import fourier_restyle, strengthen
 from regraft.core.types import Batch, DomainView, StepOutput, Task
-from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
 
 #: The share of the teacher that stays at each step (arXiv:1706.05208 uses 0.99).
 TEACHER_DECAY = 0.99
@@ -47,7 +46,7 @@ class Adaptation(Task):
 
     def __init__(
         self,
-        model: Classification,
+        model: LinearTask,
         loss: DomainLoss | None,
         *,
         weight: float | None = None,
@@ -65,10 +64,10 @@ class Adaptation(Task):
         self.teacher: nn.Module | None = None
         if loss is not None and loss.needs_teacher:
             self.teacher = copy.deepcopy(model).requires_grad_(False)
-        self.reference: nn.Module | None = None
+        self.reference: LinearTask | None = None
         if loss is not None and loss.source_fixed:
             self.reference = copy.deepcopy(model).requires_grad_(False)
-        self.register_buffer("target_weights", torch.ones(model.n_classes) if partial else None)
+        self.register_buffer("target_weights", torch.ones(model.head.out_features) if partial else None)
         self.register_buffer("surveyed", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -100,7 +99,7 @@ class Adaptation(Task):
         return groups
 
     def predict(self, x: Tensor) -> Tensor:
-        """Logits (N, K)."""
+        """Logits (N, K), or numbers (N, R)."""
         return self.model.predict(x)
 
     def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,10 +124,11 @@ class Adaptation(Task):
             if self.training and self.restyle > 0 and target is not None:
                 x = fourier_restyle(x, target.x, self.restyle)
             if self.reference is not None:
-                features, logits = self._fixed(x)
+                features, logits = self._fixed(self.reference, x)
             else:
                 features, logits = self.views(x)
-                total = self._supervised(logits.float(), labels, domains)
+                share = None if self.source_weights is None else self._share(self.source_weights, domains)
+                total = self.model.supervised(logits.float(), labels, self.smoothing, share)
                 logs["source_loss"] = total.detach()
             view = DomainView(features, logits, labels, domains=domains)
         if self.loss is not None and target is not None:
@@ -138,12 +138,12 @@ class Adaptation(Task):
         assert total is not None, "there is a source, or a loss over the target"
         return StepOutput(total, logs)
 
+    @staticmethod
     @torch.no_grad()
-    def _fixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _fixed(model: LinearTask, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features and logits of the frozen source-only model, with its own statistics."""
-        assert isinstance(self.reference, Classification)
-        features = self.reference.eval().backbone(x).pooled
-        return features, self.reference.head(features)
+        features = model.eval().backbone(x).pooled
+        return features, model.head(features)
 
     def _pair(self, source: DomainView | None, x: Tensor) -> tuple[DomainView, DomainView]:
         assert self.loss is not None
@@ -158,17 +158,10 @@ class Adaptation(Task):
             source = DomainView(features[:0], logits[:0], None)
         return source, target
 
-    def _supervised(self, logits: Tensor, labels: Tensor, domains: Tensor | None) -> Tensor:
-        weights = self.model.class_weights
-        of_classes = weights if isinstance(weights, Tensor) else None
-        if self.source_weights is None:
-            return F.cross_entropy(logits, labels, weight=of_classes, label_smoothing=self.smoothing)
+    @staticmethod
+    def _share(weights: Tensor, domains: Tensor | None) -> Tensor:
         assert domains is not None, "a source with weights for its domains says which sample is from which"
-        each = F.cross_entropy(logits, labels, weight=of_classes, label_smoothing=self.smoothing, reduction="none")
-        share = self.source_weights[domains]
-        whole = share if of_classes is None else share * of_classes[labels]
-        # Of a batch that holds no sample of a domain that counts there is nothing to learn.
-        return (each * share).sum() / whole.sum().clamp(min=1e-12)
+        return weights[domains]
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -21,7 +21,8 @@ from regraft.adaptation.distances import density_ratio
 from regraft.core.errors import DataError, UsageError, unknown_name
 from regraft.core.registry import Registry
 from regraft.core.types import DomainView
-from regraft.strategies.probe import RIDGE, fit_probe
+from regraft.strategies.probe import fit_probe
+from regraft.strategies.ridge import RIDGE
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

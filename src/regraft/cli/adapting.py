@@ -18,11 +18,18 @@ from regraft.cli.screen import Screen, figure, show_report
 def adapt(
     domains: Annotated[
         list[Path] | None,
-        typer.Argument(help="SOURCE … with labels, each a domain; TARGET without; with --source-free TARGET alone."),
+        typer.Argument(
+            help="SOURCE … with labels, each a domain; TARGET without, alone with --source-free or numbers."
+        ),
     ] = None,
+    table: Annotated[Path | None, typer.Option(help="The source's labels: CSV or Parquet in place of folders.")] = None,
+    image: Annotated[str, typer.Option(help="The tables' column of picture paths.")] = "image",
+    label: Annotated[str, typer.Option(help="The tables' column of labels.")] = "label",
+    task: Annotated[str, typer.Option(help="classification, or regression: a column of numbers.")] = "classification",
     source_free: Annotated[Path | None, typer.Option(help="A run whose model is adapted without its pictures.")] = None,
     oracle: Annotated[
-        Path | None, typer.Option(help="Labelled target pictures: their figures are shown beside, never used.")
+        Path | None,
+        typer.Option(help="Labelled target pictures, or a table of their numbers: shown beside, never used."),
     ] = None,
     setting: Annotated[
         str, typer.Option(help="closed: same classes; partial: the target lacks some; open: it has others, too.")
@@ -62,6 +69,7 @@ def adapt(
 
     given = list(domains or ())
     config = checked_adapt(
+        table=table, image=image, label=label, task=task,
         source=tuple(given[:-1]), target=tuple(given[-1:]), source_free=source_free, oracle=oracle,
         setting=setting, methods=_names(method), validators=_names(validator), tune=tune, weight=weight, group=group,
         backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last,

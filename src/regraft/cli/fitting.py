@@ -34,8 +34,16 @@ def fit(
     strategies: Annotated[
         str, typer.Option(help="Which candidates: probe, finetune, scratch.")
     ] = "probe,finetune,scratch",
+    task: Annotated[
+        str, typer.Option(help="classification, regression (a table's column of numbers), or auto.")
+    ] = "auto",
     last: Annotated[int | None, typer.Option(help="Fine-tune only the last K layer groups.")] = None,
-    metric: Annotated[str, typer.Option(help="auto, accuracy, balanced_accuracy, macro_f1, auc, nll or ece.")] = "auto",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="auto; accuracy, balanced_accuracy, macro_f1, auc, nll, ece; of numbers mae, rmse, r2, spearman."
+        ),
+    ] = "auto",
     lr: Annotated[float | None, typer.Option(help="Base rate of fine-tuning; the head has 10 times as much.")] = None,
     batch_size: Annotated[int, typer.Option(help="Largest batch; small sets take smaller ones.")] = 32,
     accumulate: Annotated[int, typer.Option(help="Batches per optimiser step.")] = 1,
@@ -45,7 +53,7 @@ def fit(
     cutmix: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
     ema: Annotated[float, typer.Option(help="Decay of the running average of the weights; 0 = off.")] = 0.99,
     patience: Annotated[int | None, typer.Option(help="Epochs without a better one before stopping.")] = 8,
-    flip: Annotated[bool, typer.Option(help="Mirror images count as the same class.")] = True,
+    flip: Annotated[bool, typer.Option(help="Mirror images count as the same.")] = True,
     refit: Annotated[bool, typer.Option(help="Train the chosen one on validation too, at the end.")] = True,
     seed: Annotated[int, typer.Option()] = 0,
     deterministic: Annotated[bool, typer.Option(help="Only deterministic algorithms.")] = False,
@@ -67,7 +75,7 @@ def fit(
 
     config = checked(
         roots=tuple(data or ()), table=table, image=image, label=label, group=group, split=split, test=test,
-        max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs,
+        max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, task=task,
         strategies=tuple(name.strip() for name in strategies.split(",") if name.strip()), last=last, metric=metric,
         lr=lr, batch_size=batch_size, accumulate=accumulate, optimizer=optimizer, label_smoothing=label_smoothing,
         mixup=mixup, cutmix=cutmix, ema=ema, patience=patience, flip=flip, refit=refit, seed=seed,
@@ -92,7 +100,7 @@ def predict(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Name what is in pictures, with a trained run and nothing else. Exits 1 if none could be read."""
+    """Name what is in pictures, or the number that they show, by a trained run alone. Exits 1 if none can be read."""
     from regraft.deploy.predictor import Predictor, expand_inputs
 
     names = [line.strip() for line in sys.stdin if line.strip()] if pictures == ["-"] else pictures
@@ -103,13 +111,7 @@ def predict(
         if answer.error:
             err.print(escape(f"{answer.path}: {answer.error}"))
             continue
-        named = "  ".join(f"{label} {share:.1%}" for label, share in answer.top)
-        out.print(
-            escape(
-                f"{answer.path}\t{answer.label or 'not sure'}\t{answer.confidence:.1%}"
-                + (f"\t{named}" if top > 1 else "")
-            )
-        )
+        out.print(escape(answer.told(top)))
     if answers and all(answer.error for answer in answers):
         raise typer.Exit(1)
 

@@ -61,7 +61,8 @@ def _of_domains(found: Report) -> Table:
         view.add_row(
             f"{escape(c.name)}{' *' if c.chosen else ''}",
             "–" if c.label_free_score is None else f"{c.label_free_score:.1f}",
-            figure(c.source_accuracy), figure(c.oracle), "" if c.seconds is None else f"{c.seconds:.0f}",
+            figure(c.source_accuracy if c.source_error is None else c.source_error),
+            figure(c.oracle), "" if c.seconds is None else f"{c.seconds:.0f}",
         )  # fmt: skip
     return view
 

@@ -40,7 +40,8 @@ class InputSpec:
 class Batch:
     """x: a tensor, or a dict of tensors for text; leading dimension N.
 
-    y: class indices (N,) or None where labels are withheld: an unlabelled target carries neither labels nor −1.
+    y: class indices (N,), numbers to predict (N,) in floating point, or None where labels are withheld: an unlabelled
+    target carries neither labels nor −1.
     weight: (N,), 0 marks padding, so that sharded evaluation counts every sample exactly once.
     domain: int64 (N,), which of several labelled domains each sample is from, or None where there is one.
     """

@@ -53,7 +53,8 @@ def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], lis
     if conflicts:
         left.append(Left(
             "label-conflict", "warning", tuple(conflicts),
-            f"{len(conflicts)} files are copies of each other under different classes: nobody can say which "
+            f"{len(conflicts)} files are copies of each other under different "
+            f"{'numbers' if source.numeric else 'classes'}: nobody can say which "
             "is right, so "
             "all of them are left out.", left_out=True,
         ))  # fmt: skip
@@ -67,7 +68,7 @@ def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], lis
     if same:
         reported.append(Left(
             "duplicate", "info", tuple(same),
-            f"{len(same)} files are exact copies of others of the same class and part: kept, and always on "
+            f"{len(same)} files are exact copies of others of the same label and part: kept, and always on "
             "one side of a "
             "split.",
         ))  # fmt: skip
@@ -90,7 +91,9 @@ def near_copies(
     links += [(i, j) for i, j in alike(hashes, thumbnails) if i not in gone and j not in gone]
     sets = clusters(len(source), links)
     leaks = [i for members in sets for i in _behind(source, members)]
-    conflicts = [i for members in sets if len({source.pictures[i].label for i in members}) > 1 for i in members]
+    # What looks the same may well have one cell more or less: only classes that differ are suspicious.
+    differing = [] if source.numeric else [m for m in sets if len({source.pictures[i].label for i in m}) > 1]
+    conflicts = [i for members in differing for i in members]
     kept = [[i for i in members if i not in set(leaks)] for members in sets]
     together = [i for members in kept if len({contents[i] for i in members}) > 1 for i in members]
     found: list[Left] = []

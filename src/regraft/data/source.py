@@ -17,6 +17,7 @@ import numpy as np
 
 from regraft.core.errors import DataError
 from regraft.data.header import EXTENSIONS
+from regraft.data.numbers import check_spread, quantile_bins
 
 SPLITS: Final = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -38,12 +39,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures in a fixed order, the sorted names of their classes, and sentences about what was skipped."""
+    """Pictures in a fixed order, the sorted names of their classes, and sentences about what was skipped.
+
+    numeric: the labels are numbers to predict; there are then no classes. assumed: the sentence that says which of the
+    two was assumed, where the column would allow both and nobody said.
+    """
 
     name: str
     pictures: tuple[Picture, ...]
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    numeric: bool = False
+    assumed: str = ""
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -53,8 +60,7 @@ class Source:
         return tuple(picture.path for picture in self.pictures)
 
     def labels(self) -> np.ndarray:
-        """Class indices int64 (N,) into `classes`. Raises DataError where a picture has no label."""
-        index = {name: i for i, name in enumerate(self.classes)}
+        """Class indices int64 (N,) into `classes`, or the numbers float64 (N,). DataError where one has no label."""
         bare = [picture for picture in self.pictures if picture.label is None]
         if bare:
             raise DataError(
@@ -62,7 +68,14 @@ class Source:
                 f"{bare[0].path}. "
                 "Put the pictures into one folder per class, or name their classes in a table (--table)."
             )
+        if self.numeric:
+            return np.array([float(str(picture.label)) for picture in self.pictures], dtype=np.float64)
+        index = {name: i for i, name in enumerate(self.classes)}
         return np.array([index[str(picture.label)] for picture in self.pictures], dtype=np.int64)
+
+    def strata(self) -> np.ndarray:
+        """What every part of a split should have some of, int64 (N,): the class, or the range that a number is in."""
+        return quantile_bins(self.labels()) if self.numeric else self.labels()
 
     def subset(self, indices: Iterable[int]) -> Source:
         """The pictures at `indices`, in that order; the classes stay, so labels keep their numbers."""
@@ -80,13 +93,15 @@ def read_source(
     test: Path | None = None,
     labelled: bool = True,
     min_classes: int = 2,
+    numeric: bool | None = False,
 ) -> Source:
     """The pictures of one or more folders, or of a table whose paths are relative to them.
 
     Without a table: class folders, or train/ (with val/ or valid/, test/) of class folders, in any mixture
     over the roots; with labelled=False every picture found, at any depth. test: one more folder per class,
     all of it for the test. group: with a table a column; else a regular expression on the file name (its
-    first group, or what it matches), or "patient", "subject", "prefix" for the name's first field. Raises
+    first group, or what it matches), or "patient", "subject", "prefix" for the name's first field. numeric:
+    whether a table's labels are numbers to predict; None decides by the column (`data/numbers.py`). Raises
     DataError, in a sentence, for what is missing, empty, unlabelled, of fewer than `min_classes`, or
     contradictory.
     """
@@ -96,10 +111,11 @@ def read_source(
     for folder in folders:
         _check_folder(folder)
     skipped: list[str] = []
+    assumed = ""
     if table is not None:
         from regraft.data.table import read_table  # a table is the rarer way in
 
-        pictures = read_table(
+        pictures, numeric, assumed = read_table(
             Path(table),
             folders,
             image_column,
@@ -107,9 +123,12 @@ def read_source(
             group,
             split_column,
             skipped,
+            numeric=numeric,
         )
         name = folders[0].resolve().name if folders else Path(table).stem
     else:
+        if numeric:
+            raise DataError("Folders name classes. Numbers to predict come from a table: --table with --label.")
         pictures = [p for folder in folders for p in _read_folder(folder, labelled, skipped)]
         name = "+".join(folder.resolve().name or "root" for folder in folders)
     if test is not None:
@@ -119,16 +138,19 @@ def read_source(
     if group is not None:
         pictures = _grouped(pictures, group, table is not None)
     pictures = _settled_splits(_unique(pictures, skipped), skipped)
-    classes = tuple(sorted({p.label for p in pictures if p.label is not None}))
     if not pictures:
         raise DataError(_empty(folders, table))
+    if numeric:
+        check_spread([float(str(p.label)) for p in pictures], label_column)
+        return Source(name, tuple(pictures), (), tuple(skipped), True, assumed)
+    classes = tuple(sorted({p.label for p in pictures if p.label is not None}))
     if labelled and len(classes) < min_classes:
         raise DataError(
             f"Every picture of {name} has the class {classes[0]!r}; telling classes apart needs at least "
             f"{min_classes}. "
             "One folder per class is expected, such as photos/ants and photos/bees."
         )
-    return Source(name, tuple(pictures), classes, tuple(skipped))
+    return Source(name, tuple(pictures), classes, tuple(skipped), assumed=assumed)
 
 
 def _check_folder(folder: Path) -> None:

@@ -84,7 +84,7 @@ def make_splits(
     if len(facts) != len(source):
         raise DataError(f"The split got {len(source)} pictures but {len(facts)} facts; the audit gives one for each.")
     labelled = all(picture.label is not None for picture in source.pictures)
-    labels = source.labels() if labelled else np.zeros(len(source), dtype=np.int64)
+    labels = source.strata() if labelled else np.zeros(len(source), dtype=np.int64)
     keys = [p.group if p.group is not None else fact.sha256 for p, fact in zip(source.pictures, facts, strict=True)]
     declared = np.array([picture.split or "train" for picture in source.pictures])
     parts = {part: np.flatnonzero(declared == part) for part in ("train", "val", "test")}
@@ -106,7 +106,7 @@ def make_splits(
         "holdout",
         (Round(train, val, test),),
         f"held-out {share} % ({len(test)} pictures), scored once",
-        _thin(labels, train),
+        () if source.numeric else _thin(labels, train),
     )
 
 

@@ -67,11 +67,11 @@ class PictureStore:
 class PictureStream:
     """Pictures and their labels in batches; a `core.types.Stream`.
 
-    labels: class indices (N,), or None where they are withheld; domains: from which of several domains each
-    picture is. transform(picture, rng): uint8 (3, H, W) → uint8 (3, h, w). Every process passes the same
-    arguments but its own `rank`, and gets its slice of each global batch of batch_size × world_size; a short
-    last batch is made even by repeats of weight 0. cache keeps the results of an exact transform (up to
-    1 GiB), for a validation set that is scored every epoch.
+    labels: class indices (N,), numbers to predict (N,) in floating point, or None where they are withheld;
+    domains: from which of several domains each picture is. transform(picture, rng): uint8 (3, H, W) → uint8
+    (3, h, w). Every process passes the same arguments but its own `rank`, and gets its slice of each global
+    batch of batch_size × world_size; a short last batch is made even by repeats of weight 0. cache keeps the
+    results of an exact transform (up to 1 GiB), for a validation set that is scored every epoch.
     Raises DataError where the arguments disagree.
     """
 
@@ -109,7 +109,7 @@ class PictureStream:
         if cache and not exact:
             raise DataError("cache=True keeps results, which only an exact transform such as EvalTransform allows.")
         self.paths = tuple(paths)
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.labels = None if labels is None else as_labels(np.asarray(labels))
         self.domains = None if domains is None else np.asarray(domains, dtype=np.int64)
         self.transform = transform
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
@@ -126,7 +126,7 @@ class PictureStream:
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, … of epoch `index`; those before `start` are not decoded.
 
-        x uint8 (N, 3, h, w), y int64 (N,) or None, weight float32 (N,). Raises UnreadableError where a file
+        x uint8 (N, 3, h, w), y int64 or float32 (N,) or None, weight float32 (N,). Raises UnreadableError where a file
         went bad.
         """
         order = self.order(index)
@@ -168,6 +168,11 @@ class PictureStream:
         picture = self.store.get(i) if self.store is not None else decode(self.paths[i])
         done = self.transform(picture, np.random.default_rng([self.seed, epoch, i]))
         return done if self._cache is None else self._cache.keep(i, done)
+
+
+def as_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as a batch carries them: numbers to predict float32, class indices int64."""
+    return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)
 
 
 class _Cache:

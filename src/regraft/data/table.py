@@ -11,6 +11,7 @@ from typing import Any
 
 from regraft.core.errors import DataError, MissingExtraError
 from regraft.data.header import EXTENSIONS
+from regraft.data.numbers import are_numbers, parse_number
 from regraft.data.source import SPLITS, Picture
 
 
@@ -22,8 +23,12 @@ def read_table(
     group_column: str | None,
     split_column: str | None,
     skipped: list[str],
-) -> list[Picture]:
-    """The rows of `table` as pictures; label_column=None withholds the labels.
+    *,
+    numeric: bool | None = False,
+) -> tuple[list[Picture], bool, str]:
+    """The rows of `table` as pictures, whether their labels are numbers, and the sentence of what was assumed.
+
+    label_column=None withholds the labels. numeric: True takes labels as numbers only, False as classes, None decides.
 
     A path is looked for in each of `roots`, then beside the table, with a picture's extension added where it
     has none; an absolute one must exist. Rows without a label are left out and named in `skipped`. A few
@@ -46,6 +51,12 @@ def read_table(
             raise DataError(
                 f"{table} has no column {name!r} ({option}).{meant} Its columns: {', '.join(columns[:20])}."
             )
+    assumed = ""
+    if label_column is None:
+        numeric = False
+    elif numeric is None:
+        texts = {number: _text(row[label_column]) for number, row in enumerate(rows, start=2)}
+        numeric, assumed = are_numbers(texts, table, label_column)
     places = [*roots, table.parent]
     found: list[Picture] = []
     bare: list[int] = []
@@ -55,6 +66,8 @@ def read_table(
         if label_column is not None and label is None:
             bare.append(number)
             continue
+        if numeric:
+            label = repr(parse_number(str(label), f"{table}, row {number}, column {label_column!r}"))
         name = _text(row[image_column])
         if name is None:
             raise DataError(
@@ -79,7 +92,7 @@ def read_table(
             f"{', '.join(str(place) for place in dict.fromkeys(places))}. Paths are relative to the folder "
             "given, or to the table."
         )
-    return found
+    return found, bool(numeric), assumed
 
 
 def _rows(table: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import torch
 
 from regraft.core.errors import DataError
 from regraft.core.types import Batch
+from regraft.data.stream import as_labels
 
 
 class VectorStream:
@@ -34,7 +35,7 @@ class VectorStream:
         if domains is not None and len(domains) != len(rows):
             raise DataError(f"The stream got {len(rows)} vectors but the domains of {len(domains)}.")
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
-        self.labels = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        self.labels = None if labels is None else torch.from_numpy(as_labels(np.asarray(labels)))
         self.domains = None if domains is None else torch.from_numpy(np.asarray(domains, dtype=np.int64))
         self.batch_size, self.seed = min(batch_size, len(rows)), seed
 

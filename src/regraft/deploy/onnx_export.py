@@ -1,6 +1,7 @@
 """An artifact → one `.onnx` file with the preprocessing inside, checked against its model or not written.
 
-The file takes `images` uint8 (N, H, W, 3) of any N, H and W, and gives `probabilities` and `logits` (N, K).
+The file takes `images` uint8 (N, H, W, 3) of any N, H and W, and gives `probabilities` and `logits` (N, K), or
+`numbers` (N, 1) for a regression.
 Its metadata hold the labels, the threshold and the input spec; `docs/formats.md` documents them.
 """
 
@@ -28,7 +29,7 @@ from regraft.core.rundir import artifact_of
 from regraft.deploy.inputs import read_picture
 from regraft.deploy.onnx_predictor import FORMAT, OnnxPredictor
 from regraft.deploy.onnx_preprocess import preprocessing
-from regraft.deploy.packing import PackedClassifier
+from regraft.deploy.packing import Packed, PackedClassifier, PackedRegressor
 from regraft.deploy.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ LIMIT_BYTES = (2 << 30) - (64 << 20)
 MEAN_DIFFERENCE_LIMIT = 0.02
 #: Two labels whose probabilities are nearer than this are tied: one grey level decides between them.
 TIE = 0.02
+#: One number may be off by this share of the training numbers' deviation.
+NUMBER_LIMIT = 0.1
 #: Of generated pictures, where none are given.
 GENERATED_SIZES_PX = ((97, 131), (240, 181), (333, 500), (64, 64), (640, 401), (50, 211))
 
@@ -53,9 +56,10 @@ GENERATED_SIZES_PX = ((97, 131), (240, 181), (333, 500), (64, 64), (640, 401), (
 class ExportReport:
     """What was written and how far it agrees with the model.
 
-    agreement: share of equal top-1 labels among the n_checked pictures. max_difference, mean_difference: of
-    each picture's largest probability difference. accuracy_*: where labels were given. unreadable: check
-    pictures left out.
+    agreement: share of equal top-1 labels among the n_checked pictures; for a regression of numbers that differ by at
+    most a tenth of the training numbers' deviation. max_difference, mean_difference: of each picture's largest
+    probability difference; for a regression of its number, over that deviation. accuracy_*: where labels were given.
+    unreadable: check pictures left out.
     """
 
     path: str
@@ -70,6 +74,7 @@ class ExportReport:
     accuracy_model: float | None
     accuracy_onnx: float | None
     seconds: float
+    of_classes: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,21 +107,20 @@ def export_onnx(
         temporary.write_bytes(model.SerializeToString())
         pictures, kept, unreadable = _pictures(check_pictures)
         found, reference = _compare(predictor, OnnxPredictor.load(temporary), pictures)
-        report = judge(
-            found,
-            reference,
-            None if labels is None else np.asarray(labels)[kept],
-            min_agreement=min_agreement,
-            described={
-                "path": str(out),
-                "bytes": temporary.stat().st_size,
-                "opset": opset,
-                "generated": check_pictures is None,
-                "unreadable": unreadable,
-            },
-            started=started,
-        )
-    log.info("%s: %d bytes, top-1 agreement %.4f", out, report.bytes, report.agreement)
+        described = {
+            "path": str(out),
+            "bytes": temporary.stat().st_size,
+            "opset": opset,
+            "generated": check_pictures is None,
+            "unreadable": unreadable,
+        }
+        if isinstance(predictor.packed, PackedRegressor):
+            scale = float(predictor.packed.task.scale[0])
+            report = judge_numbers(found, reference, scale, described=described, started=started)
+        else:
+            known = None if labels is None else np.asarray(labels)[kept]
+            report = judge(found, reference, known, min_agreement=min_agreement, described=described, started=started)
+    log.info("%s: %d bytes, agreement %.4f", out, report.bytes, report.agreement)
     return report
 
 
@@ -164,14 +168,51 @@ def judge(
     elif right and right[0] - right[1] > max(1, 0.005 * n):
         reason = f"its accuracy falls from {right[0] / n:.2%} to {right[1] / n:.2%}"
     if reason:
-        raise ExportError(
-            f"The exported file was refused and not kept: on {n} pictures {reason}. Use the artifact itself, or try "
-            "another version of torch, onnxscript or onnxruntime."
-        )
+        raise _refused(n, reason)
     return report
 
 
-def build_model(packed: PackedClassifier, *, opset: int = OPSET) -> ModelProto:
+def judge_numbers(
+    found: np.ndarray, reference: np.ndarray, scale: float, *, described: dict[str, Any], started: float
+) -> ExportReport:
+    """The report on numbers (N, 1) of the file and of the model; ExportError where they disagree.
+
+    scale: deviation of the training numbers. Refused is a number that is off by more than a tenth of it, or numbers
+    off by more than 0.02 of it on average. Generated pictures may only disagree on average: far from the training
+    pictures a regression is steep.
+    """
+    apart = np.abs(found - reference).max(axis=1) / scale
+    report = ExportReport(
+        **described,
+        n_checked=len(reference),
+        agreement=float((apart <= NUMBER_LIMIT).mean()),
+        max_difference=float(apart.max()),
+        mean_difference=float(apart.mean()),
+        accuracy_model=None,
+        accuracy_onnx=None,
+        seconds=time.monotonic() - started,
+        of_classes=False,
+    )
+    reason = ""
+    if not np.isfinite(found).all():
+        reason = "it gives numbers that are not finite"
+    elif report.mean_difference > MEAN_DIFFERENCE_LIMIT * (5 if report.generated else 1):
+        reason = f"its numbers differ by {report.mean_difference:.3f} of the training numbers' deviation on average"
+    elif not report.generated and report.max_difference > NUMBER_LIMIT:
+        reason = f"a number differs by {report.max_difference:.3f} of the training numbers' deviation"
+    if reason:
+        raise _refused(len(reference), reason)
+    return report
+
+
+def _refused(n: int, reason: str) -> ExportError:
+    return ExportError(
+        f"The exported file was refused and not kept: on {n} pictures {reason}. Use the artifact itself, or try "
+        "another version of torch, onnxscript or onnxruntime."
+    )
+
+
+def build_model(packed: Packed, *, opset: int = OPSET) -> ModelProto:
     """Preprocessing and network in one model, with metadata, valid by ONNX's own checker; nothing is written."""
     size_bytes = sum(p.numel() * p.element_size() for p in packed.task.parameters())
     if size_bytes > LIMIT_BYTES:
@@ -199,20 +240,19 @@ def build_model(packed: PackedClassifier, *, opset: int = OPSET) -> ModelProto:
 
 
 class _Answers(nn.Module):
-    """float pixels (N, 3, h, w) in [0, 1] → probabilities and logits (N, K)."""
+    """float pixels (N, 3, h, w) in [0, 1] → what the model's outputs are called, each (N, K)."""
 
-    def __init__(self, packed: PackedClassifier) -> None:
+    def __init__(self, packed: Packed) -> None:
         super().__init__()
         self.task = packed.task
-        self.temperature = packed.temperature
+        self.finish = packed.finish
 
-    def forward(self, network_pixels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.task.predict(network_pixels)
-        return (logits / self.temperature).softmax(dim=1), logits
+    def forward(self, network_pixels: Tensor) -> tuple[Tensor, ...]:
+        return self.finish(self.task.predict(network_pixels))
 
 
-def export_network(packed: PackedClassifier, opset: int) -> ModelProto:
-    """The network alone by PyTorch's exporter: `network_pixels` (N, 3, h, w) → `probabilities`, `logits`."""
+def export_network(packed: Packed, opset: int) -> ModelProto:
+    """The network alone by PyTorch's exporter: `network_pixels` (N, 3, h, w) → the model's outputs."""
     example = torch.rand(2, *packed.input_spec.shape)
     try:
         with _quiet(), torch.no_grad():
@@ -222,7 +262,7 @@ def export_network(packed: PackedClassifier, opset: int) -> ModelProto:
                 dynamo=True,
                 dynamic_shapes={"network_pixels": {0: torch.export.Dim("N")}},
                 input_names=["network_pixels"],
-                output_names=["probabilities", "logits"],
+                output_names=list(packed.outputs),
                 opset_version=opset,
                 external_data=False,
                 verbose=False,
@@ -253,19 +293,22 @@ def _quiet() -> Iterator[None]:
                 log.debug("exporter: %s: %s", warning.category.__name__, warning.message)
 
 
-def _metadata(packed: PackedClassifier) -> dict[str, str]:
+def _metadata(packed: Packed) -> dict[str, str]:
     manifest = packed.manifest
     values = {
         "format": FORMAT,
         "labels": json.dumps(list(packed.labels), ensure_ascii=False),
         "input_spec": json.dumps(packed.input_spec.to_json(), ensure_ascii=False),
         "threshold": repr(packed.threshold),
-        "unknown": "true" if packed.unknown else "false",
-        "temperature": repr(packed.temperature),
         "artifact_sha256": str(manifest["files"][WEIGHTS]["sha256"]),
         "backbone": str(manifest["backbone"].get("name", "")),
         "licence": str(manifest.get("licence") or "unknown"),
     }
+    if isinstance(packed, PackedClassifier):
+        values["temperature"] = repr(packed.temperature)
+        values["unknown"] = "true" if packed.unknown else "false"
+    if isinstance(packed, PackedRegressor):
+        values["interval"] = json.dumps(packed.interval.to_json())
     return {f"regraft.{key}": value for key, value in values.items()}
 
 
@@ -296,9 +339,9 @@ def _generated(height_px: int, width_px: int) -> np.ndarray:
 
 
 def _compare(predictor: Predictor, exported: OnnxPredictor, pictures: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, K) of the exported file and of the model."""
+    """Answers (N, K) of the exported file and of the model."""
     rows = []
     for picture in pictures:
         images = read_picture(picture).permute(1, 2, 0).contiguous().numpy()[None]
         rows.append(exported.run(images)[0])
-    return np.stack(rows), predictor.probabilities(pictures)
+    return np.stack(rows), predictor.answers(pictures)

@@ -11,21 +11,31 @@ from torch import Tensor
 
 from regraft.core.errors import ArtifactError, MissingExtraError
 from regraft.deploy.inputs import as_list, name_of, read_ahead
-from regraft.deploy.prediction import Prediction, answer, check_options
+from regraft.deploy.prediction import ClassReader, NumberReader, Reader, check_options
+from regraft.measure.conformal import ConformalInterval
 
 FORMAT = "regraft.onnx/1"
 READABLE = (FORMAT,)
 
 
 class OnnxPredictor:
-    """An ONNX session with the labels and threshold of its metadata; each picture runs at its own size."""
+    """An ONNX session with the labels and threshold of its metadata; each picture runs at its own size.
+
+    Raises ArtifactError where the metadata are not those of an export.
+    """
 
     def __init__(self, session: Any, metadata: dict[str, str]) -> None:
         self.session = session
         self.metadata = metadata
         self.labels: tuple[str, ...] = tuple(json.loads(metadata["regraft.labels"]))
         self.threshold = float(metadata["regraft.threshold"])
-        self.unknown = metadata.get("regraft.unknown") == "true"
+        unknown = metadata.get("regraft.unknown") == "true"
+        self.reader: Reader = ClassReader(self.labels, self.threshold, unknown)
+        #: The output that is the answer.
+        self.output = "probabilities"
+        if "regraft.interval" in metadata:  # a regression
+            self.reader = NumberReader(ConformalInterval.from_json(json.loads(metadata["regraft.interval"])))
+            self.output = "numbers"
 
     @classmethod
     def load(cls, path: Path | str, *, threads: int = 0) -> OnnxPredictor:
@@ -55,25 +65,23 @@ class OnnxPredictor:
 
     def predict(
         self, paths_or_arrays: Any, *, top: int = 1, threshold: float | None = None, batch_size: int = 32
-    ) -> list[Prediction]:
+    ) -> list[Any]:
         """As `Predictor.predict`; batch_size is how many pictures are read ahead together."""
         least = self.threshold if threshold is None else threshold
         check_options(top, least, batch_size)
         items = as_list(paths_or_arrays)
-        found: list[Prediction] = []
+        found: list[Any] = []
         for read in read_ahead(items, lambda picture: picture, batch_size):
             for picture in read:
                 path = name_of(items[len(found)])
                 if isinstance(picture, Tensor):
                     images = picture.permute(1, 2, 0).contiguous().numpy()[None]
-                    found.append(
-                        answer(path, self.run(images)[0], self.labels, top=top, threshold=least, unknown=self.unknown)
-                    )
+                    found.append(self.reader.read(path, self.run(images)[0], top=top, threshold=least))
                 else:
-                    found.append(Prediction(path, None, 0.0, error=str(picture)))
+                    found.append(self.reader.unread(path, str(picture)))
         return found
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, 3) → probabilities float32 (N, K)."""
-        (probabilities,) = self.session.run(["probabilities"], {"images": images})
-        return np.asarray(probabilities)
+        """uint8 (N, H, W, 3) → probabilities, or numbers, float32 (N, K)."""
+        (answers,) = self.session.run([self.output], {"images": images})
+        return np.asarray(answers)

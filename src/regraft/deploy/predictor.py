@@ -15,23 +15,25 @@ from regraft.core.rundir import artifact_of
 from regraft.core.types import InputSpec, Stream
 from regraft.data.transform import EvalTransform
 from regraft.deploy.inputs import as_list, expand_inputs, name_of, read_ahead
-from regraft.deploy.packing import PackedClassifier, unpack
-from regraft.deploy.prediction import Prediction, answer, check_options
+from regraft.deploy.packing import PackedClassifier, PackedRegressor, unpack_any
+from regraft.deploy.prediction import NumberPrediction, Prediction, check_options
 
-__all__ = ["Prediction", "Predictor", "expand_inputs"]
+__all__ = ["NumberPrediction", "Prediction", "Predictor", "expand_inputs"]
 
 
 class Predictor:
-    """A classifier in evaluation mode on one device. `load` is the way to get one.
+    """A model in evaluation mode on one device. `load` is the way to get one.
 
-    labels: in the order of the probabilities. threshold: the artifact's own, below which it abstains.
+    labels: in the order of the probabilities; of a regression the name of its number. threshold: the artifact's own,
+    below which a classifier abstains.
     """
 
-    def __init__(self, packed: PackedClassifier, device: torch.device) -> None:
+    def __init__(self, packed: PackedClassifier | PackedRegressor, device: torch.device) -> None:
         self.packed = packed
         self.device = device
         self.labels = packed.labels
         self.threshold = packed.threshold
+        self.reader = packed.reader()
         self.task = packed.task.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.transform = EvalTransform(packed.input_spec)
 
@@ -43,7 +45,7 @@ class Predictor:
         there.
         """
         chosen = _device(device)
-        return cls(unpack(artifact_of(Path(path))), chosen)
+        return cls(unpack_any(artifact_of(Path(path))), chosen)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -56,8 +58,8 @@ class Predictor:
 
     def predict(
         self, paths_or_arrays: Any, *, top: int = 1, threshold: float | None = None, batch_size: int = 32
-    ) -> list[Prediction]:
-        """One prediction per picture, in order.
+    ) -> list[Prediction] | list[NumberPrediction]:
+        """One prediction per picture, in order: a class, or of a regression a number with its interval.
 
         paths_or_arrays: paths, uint8 arrays (H, W, 3) or Pillow images, mixed as you like, or a single one of
         them. top: how many alternatives to tell. threshold: confidence below which the label is None, or
@@ -71,7 +73,13 @@ class Predictor:
         return list(self._answers(items, top, least, batch_size))
 
     def probabilities(self, pictures: Stream | Any, *, batch_size: int = 32) -> np.ndarray:
-        """Probabilities float32 (N, K) of a stream's epoch 0 or of a list as `predict` takes, temperature applied.
+        """A classifier's `answers`: probabilities float32 (N, K), temperature applied."""
+        if not isinstance(self.packed, PackedClassifier):
+            raise UsageError("This model gives numbers, and no probabilities: call answers().")
+        return self.answers(pictures, batch_size=batch_size)
+
+    def answers(self, pictures: Stream | Any, *, batch_size: int = 32) -> np.ndarray:
+        """Probabilities, or numbers, float32 (N, K) of a stream's epoch 0 or of a list as `predict` takes.
 
         Padding of a stream is left out. Raises UnreadableError for a picture that cannot be read: a row has
         no room for an error.
@@ -89,7 +97,7 @@ class Predictor:
             rows.append(self._compute(torch.stack([p for p in read if isinstance(p, Tensor)])))
         return np.concatenate(rows)
 
-    def _answers(self, items: list[Any], top: int, threshold: float, batch_size: int) -> Iterator[Prediction]:
+    def _answers(self, items: list[Any], top: int, threshold: float, batch_size: int) -> Iterator[Any]:
         remaining = iter(items)
         for read in read_ahead(items, self.transform, batch_size):
             whole = [picture for picture in read if isinstance(picture, Tensor)]
@@ -97,17 +105,14 @@ class Predictor:
             for picture in read:
                 path = name_of(next(remaining))
                 if isinstance(picture, Tensor):
-                    yield answer(
-                        path, next(found), self.labels, top=top, threshold=threshold, unknown=self.packed.unknown
-                    )
+                    yield self.reader.read(path, next(found), top=top, threshold=threshold)
                 else:
-                    yield Prediction(path, None, 0.0, error=str(picture))
+                    yield self.reader.unread(path, str(picture))
 
     def _compute(self, x: Tensor) -> np.ndarray:
         with torch.inference_mode():
             x = x.to(self.device).contiguous(memory_format=torch.channels_last)
-            logits = self.task.predict(x).float() / self.packed.temperature
-            found: np.ndarray = logits.softmax(dim=1).cpu().numpy()
+            found: np.ndarray = self.packed.finish(self.task.predict(x).float())[0].cpu().numpy()
         return found
 
 

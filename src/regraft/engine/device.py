@@ -7,9 +7,9 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric, seed_everything
 
 from regraft.core.errors import UsageError
+from regraft.engine.fabric import Fabric, seed_everything
 from regraft.engine.memory import keep_freed_memory
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

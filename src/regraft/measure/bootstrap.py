@@ -16,6 +16,7 @@ Groups count as the independent units there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -72,8 +73,7 @@ def bootstrap(
         return Interval(value, float("nan"), float("nan"))
     of = prepared(metric, probabilities, labels)
     count = _resamples(metric, resamples, probabilities)
-    values = np.concatenate([of(counts) for counts in draws(len(labels), count, groups, seed)])
-    low, high = _percentiles(values, level, value)
+    low, high = percentile_interval(of, value, len(labels), count, groups=groups, level=level, seed=seed)
     for bound in _few_errors(metric, value, probabilities, labels, groups, level):
         low, high = min(low, bound), max(high, bound)
     return Interval(value, low, high)
@@ -104,8 +104,9 @@ def paired_gain(
         return Interval(0.0, 0.0, 0.0)
     of_a, of_b = prepared(metric, a, labels), prepared(metric, b, labels)
     count = _resamples(metric, resamples, a)
-    values = np.concatenate([of_a(counts) - of_b(counts) for counts in draws(len(labels), count, groups, seed)])
-    low, high = _percentiles(values, level, value)
+    low, high = percentile_interval(
+        lambda counts: of_a(counts) - of_b(counts), value, len(labels), count, groups=groups, level=level, seed=seed
+    )
     if metric == "accuracy":
         right_a, right_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
         share = _units(labels, groups) / len(labels)
@@ -118,6 +119,28 @@ def paired_gain(
         other = bootstrap(metric, b, labels, groups=groups, resamples=resamples, level=level, seed=seed)
         low, high = one.low - other.high, one.high - other.low
     return Interval(value, low, high)
+
+
+def percentile_interval(
+    of: Callable[[np.ndarray], np.ndarray],
+    value: float,
+    n: int,
+    resamples: int,
+    *,
+    groups: np.ndarray | None,
+    level: float,
+    seed: int,
+) -> tuple[float, float]:
+    """Percentiles at `level` of a figure over resamples of n samples, widened to contain its `value`.
+
+    of: counts (R, n) → figures (R,), nan where a resample leaves no meaning; those are left out.
+    """
+    values = np.concatenate([of(counts) for counts in draws(n, resamples, groups, seed)])
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return value, value
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return min(float(low), value), max(float(high), value)
 
 
 def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
@@ -169,12 +192,17 @@ def _inputs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
+    probabilities, labels = checked(probabilities, labels)
+    return probabilities, labels, checked_groups(groups, len(labels), level)
+
+
+def checked_groups(groups: np.ndarray | None, n: int, level: float) -> np.ndarray | None:
+    """The group names (n,) or None; UsageError where they do not fit, or for a level outside (0, 1)."""
     if not 0 < level < 1:
         raise UsageError(f"The level is {level}: a fraction between 0 and 1 is needed, such as 0.95.")
-    probabilities, labels = checked(probabilities, labels)
-    if groups is not None and len(groups) != len(labels):
-        raise UsageError(f"There are {len(groups)} group names for {len(labels)} samples: one per sample is needed.")
-    return probabilities, labels, None if groups is None else np.asarray(groups)
+    if groups is not None and len(groups) != n:
+        raise UsageError(f"There are {len(groups)} group names for {n} samples: one per sample is needed.")
+    return None if groups is None else np.asarray(groups)
 
 
 def _units(labels: np.ndarray, groups: np.ndarray | None) -> int:
@@ -185,14 +213,6 @@ def _resamples(metric: str, resamples: int, probabilities: np.ndarray) -> int:
     if metric != "auc" or probabilities.shape[1] == 2:
         return resamples
     return min(resamples, 1000, max(200, AUC_WORK // max(1, probabilities.size)))
-
-
-def _percentiles(values: np.ndarray, level: float, value: float) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return value, value
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return min(float(low), value), max(float(high), value)
 
 
 def _or_none(value: float) -> float | None:

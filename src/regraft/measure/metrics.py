@@ -19,7 +19,7 @@ from regraft.core.errors import DataError, unknown_name
 SMALLEST_PROBABILITY = 1e-12
 
 
-def _sklearn() -> Any:
+def sklearn_metrics() -> Any:
     """`sklearn.metrics`, loaded when first used: its import would delay a fit's first answer by seconds."""
     import sklearn.metrics
 
@@ -27,20 +27,40 @@ def _sklearn() -> Any:
 
 
 class Metric(NamedTuple):
-    """label: the name as people read it. higher_is_better: which way is good."""
+    """label: the name as people read it. higher_is_better: which way is good.
+
+    form: how it is written: "share" (of 1, in per cent), "plain" (three decimals), or "unit" (that of the labels).
+    """
 
     label: str
     higher_is_better: bool
+    form: str = "share"
 
 
+#: Of classes.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", True),
     "balanced_accuracy": Metric("balanced accuracy", True),
     "macro_f1": Metric("macro F1", True),
-    "auc": Metric("AUC", True),
-    "nll": Metric("negative log-likelihood", False),
+    "auc": Metric("AUC", True, "plain"),
+    "nll": Metric("negative log-likelihood", False, "plain"),
     "ece": Metric("expected calibration error", False),
 }
+#: Of numbers; `measure.regression` computes them.
+NUMBER_METRICS: dict[str, Metric] = {
+    "mae": Metric("mean absolute error", False, "unit"),
+    "rmse": Metric("root mean squared error", False, "unit"),
+    "r2": Metric("R²", True, "plain"),
+    "spearman": Metric("Spearman's rank correlation", True, "plain"),
+}
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of that name, of classes or of numbers; UsageError with the nearest match where there is none."""
+    known = {**METRICS, **NUMBER_METRICS}
+    if name not in known:
+        raise unknown_name("metric", name, known)
+    return known[name]
 
 
 def score(name: str, probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -80,7 +100,7 @@ def summary(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
         out["per_class"] = [{"class": str(name), **empty} for name in classes]
         out["confusion"] = [[0] * len(classes) for _ in classes]
         return out
-    table = _sklearn().precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    table = sklearn_metrics().precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     precision, recall, f1, support = (np.asarray(column) for column in table)
     times_predicted = np.bincount(predicted, minlength=len(classes))
     out["per_class"] = [
@@ -93,7 +113,7 @@ def summary(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
         }
         for k in indices
     ]
-    out["confusion"] = _sklearn().confusion_matrix(labels, predicted, labels=indices).tolist()
+    out["confusion"] = sklearn_metrics().confusion_matrix(labels, predicted, labels=indices).tolist()
     return out
 
 
@@ -128,7 +148,7 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float(_sklearn().accuracy_score(labels, probabilities.argmax(axis=1)))
+    return float(sklearn_metrics().accuracy_score(labels, probabilities.argmax(axis=1)))
 
 
 def _balanced_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -136,12 +156,14 @@ def _balanced_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     # sample.
     present = np.unique(labels)
     return float(
-        _sklearn().recall_score(labels, probabilities.argmax(axis=1), labels=present, average="macro", zero_division=0)
+        sklearn_metrics().recall_score(
+            labels, probabilities.argmax(axis=1), labels=present, average="macro", zero_division=0
+        )
     )
 
 
 def _macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float(_sklearn().f1_score(labels, probabilities.argmax(axis=1), average="macro", zero_division=0))
+    return float(sklearn_metrics().f1_score(labels, probabilities.argmax(axis=1), average="macro", zero_division=0))
 
 
 def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -149,8 +171,8 @@ def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     if len(present) < 2:
         return float("nan")
     if probabilities.shape[1] == 2:
-        return float(_sklearn().roc_auc_score(labels == 1, probabilities[:, 1]))
-    return float(np.mean([_sklearn().roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
+        return float(sklearn_metrics().roc_auc_score(labels == 1, probabilities[:, 1]))
+    return float(np.mean([sklearn_metrics().roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
 
 
 def _nll(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -3,13 +3,13 @@ more."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regraft.core.errors import unknown_name
 from regraft.measure.bootstrap import Interval
-from regraft.measure.metrics import METRICS
+from regraft.measure.metrics import metric_of
 
 #: A gain below this (2 points) is not worth the name: where the interval rules out more, transfer did not
 #: help.
@@ -18,8 +18,9 @@ WORTHWHILE = 0.02
 ENOUGH_SAMPLES = 5
 #: An interval wider than this (20 points) decides little.
 WIDE = 0.20
-
-_PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "ece"})
+#: Of numbers: answers that spread by less than this share of the true spread are flat; a mean error beyond this share
+#: of it is systematic; fewer test pictures than this make rough figures.
+FLAT, BIASED, FEW_NUMBERS = 0.1, 0.5, 30
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,11 @@ def verdict(
     gain = metric(chosen) − metric(control), from `paired_gain`; fractions, not points. Four answers: it
     helped (the interval is above zero), it hurt (below), it did not help (it rules out a gain of 2 points),
     or no credible difference. A `chosen_name` of "scratch" says that the control itself was kept. For a
-    metric where less is better (nll, ece) the signs are read the other way round. Raises UsageError for an
-    unknown metric.
+    metric where less is better (nll, ece, mae, rmse) the signs are read the other way round; of an error in
+    the labels' unit 2 % of the control's stand for the 2 points. Raises UsageError for an unknown metric.
     """
-    if metric_name not in METRICS:
-        raise unknown_name("metric", metric_name, METRICS)
-    name = "" if metric_name == "accuracy" else METRICS[metric_name].label + " "
+    metric = metric_of(metric_name)
+    name = "" if metric_name == "accuracy" else metric.label + " "
     budget = "same budget" if same_budget else "budgets differ"
     if chosen_name == "scratch":
         own = f"{name}{format_value(metric_name, chosen.value)} {_bracket(metric_name, chosen)}"
@@ -63,13 +63,16 @@ def verdict(
         f"{name}{format_value(metric_name, chosen.value)} against {format_value(metric_name, control.value)} "
         f"from scratch, {format_gain(metric_name, gain)}, {budget}"
     )
-    low, high = (gain.low, gain.high) if METRICS[metric_name].higher_is_better else (-gain.high, -gain.low)
+    low, high = (gain.low, gain.high) if metric.higher_is_better else (-gain.high, -gain.low)
     if low > 1e-12:
         return Verdict(f"Transfer helped: {compared}.", True)
     if high < -1e-12:
         return Verdict(f"Transfer hurt (negative transfer): {compared}.", False)
-    if high < WORTHWHILE:
-        return Verdict(f"Transfer did not help: {compared}; a gain of 2 points or more is ruled out.", False)
+    worthwhile, words = WORTHWHILE, "a gain of 2 points"
+    if metric.form == "unit":
+        worthwhile, words = WORTHWHILE * abs(control.value), "an error lower by 2 %"
+    if high < worthwhile:
+        return Verdict(f"Transfer did not help: {compared}; {words} or more is ruled out.", False)
     return Verdict(f"No credible difference: {compared}; the interval includes zero.", None)
 
 
@@ -91,15 +94,7 @@ def alarms(
     than always naming the commonest class, a validation figure outside the test interval, poor calibration,
     and a test set too small.
     """
-    if metric_name not in METRICS:
-        raise unknown_name("metric", metric_name, METRICS)
-    out: list[str] = []
-    sign = 1 if METRICS[metric_name].higher_is_better else -1
-    if gain is not None and chosen_name != "scratch" and max(sign * gain.low, sign * gain.high) < 0:
-        out.append(
-            f"Negative transfer: the chosen model is worse than the control trained from scratch "
-            f"({format_gain(metric_name, gain)}). Use the control, or another backbone."
-        )
+    out = _transfer_alarms(metric_name, gain, chosen_name)
     if summary is not None:
         out += _class_alarms(summary)
         ece = summary.get("ece")
@@ -110,17 +105,7 @@ def alarms(
                 "probabilities as a ranking only."
             )
     if chosen is not None:
-        if (
-            validation is not None
-            and not chosen.low <= validation <= chosen.high
-            and sign * validation > sign * chosen.value
-        ):
-            out.append(
-                f"Validation promised {format_value(metric_name, validation)}, the test gave "
-                f"{format_value(metric_name, chosen.value)} "
-                f"{_bracket(metric_name, chosen)}: the two splits may differ in "
-                "kind, or the choice was fitted to validation."
-            )
+        out += _validation_alarms(metric_name, chosen, validation)
         if metric_name != "nll" and chosen.high - chosen.low > WIDE:
             count = f" ({n_test} test samples)" if n_test is not None else ""
             out.append(
@@ -135,24 +120,96 @@ def alarms(
     return out
 
 
+def number_alarms(
+    *,
+    metric_name: str,
+    chosen: Interval,
+    summary: Mapping[str, Any],
+    spread: float,
+    predicted_spread: float,
+    gain: Interval | None = None,
+    validation: float | None = None,
+    chosen_name: str = "",
+) -> list[str]:
+    """As `alarms`, for predicted numbers; summary from `measure.number_summary` on the test.
+
+    spread, predicted_spread: deviations of the true and of the predicted numbers, in the labels' unit. Looks for
+    negative transfer, a model no better than always saying the mean, answers that are all but the same, a systematic
+    error, a validation figure outside the test interval, and a test set too small.
+    """
+    out = _transfer_alarms(metric_name, gain, chosen_name)
+    n, r2, bias = int(summary["n"]), summary.get("r2"), summary.get("bias")
+    if r2 is not None and r2 <= 0:
+        out.append(
+            f"The model is no better than always saying the mean of the test's numbers: R² is {_plain(r2, 3)}. "
+            "The pictures may not show the number, or there are too few of them."
+        )
+    elif spread > 0 and predicted_spread < FLAT * spread:
+        out.append(
+            f"The answers are all but the same: they spread by {format_number(predicted_spread)} where the true "
+            f"numbers spread by {format_number(spread)}."
+        )
+    if bias is not None and abs(bias) > BIASED * spread > 0:
+        side = "high" if bias > 0 else "low"
+        out.append(f"The answers are too {side} by {format_number(abs(bias))} on average.")
+    out += _validation_alarms(metric_name, chosen, validation)
+    if n < FEW_NUMBERS:
+        out.append(f"The test set is small ({n} pictures): its figures and intervals are rough.")
+    return out
+
+
 def format_value(metric_name: str, value: float) -> str:
-    """A metric for people: "93.5 %" for shares, "0.953" for AUC and nll, "–" for nan."""
+    """A metric for people: "93.5 %" for shares, "0.953" for AUC and nll, "2.31" for errors in the labels' unit, "–" for
+    nan."""
     if value != value:
         return "–"
-    return f"{100 * value:.1f} %" if metric_name in _PERCENT else f"{value:.3f}"
+    form = metric_of(metric_name).form
+    return f"{100 * value:.1f} %" if form == "share" else _plain(value, 3) if form == "plain" else format_number(value)
+
+
+def format_number(value: float) -> str:
+    """A number in the labels' unit: four significant digits, no exponent for what people count in."""
+    if value != value:
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        decimals = 3 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
+        return _plain(value, decimals)
+    return f"{value:.3e}".replace("-", "−")
 
 
 def format_gain(metric_name: str, gain: Interval) -> str:
     """A gain for people: "+22.3 points [17.0, 27.6]", or "+0.082 [0.051, 0.113]" for AUC and nll."""
-    if metric_name in _PERCENT:
+    if metric_of(metric_name).form == "share":
         return f"{_signed(100 * gain.value, 1)} points {_bracket(metric_name, gain)}"
-    return f"{_signed(gain.value, 3)} {_bracket(metric_name, gain)}"
+    return f"{_with_sign(format_value(metric_name, gain.value))} {_bracket(metric_name, gain)}"
 
 
 def _bracket(metric_name: str, interval: Interval) -> str:
-    if metric_name in _PERCENT:
+    if metric_of(metric_name).form == "share":
         return f"[{_plain(100 * interval.low, 1)}, {_plain(100 * interval.high, 1)}]"
-    return f"[{_plain(interval.low, 3)}, {_plain(interval.high, 3)}]"
+    return f"[{format_value(metric_name, interval.low)}, {format_value(metric_name, interval.high)}]"
+
+
+def _transfer_alarms(metric_name: str, gain: Interval | None, chosen_name: str) -> list[str]:
+    sign = 1 if metric_of(metric_name).higher_is_better else -1
+    if gain is None or chosen_name == "scratch" or not max(sign * gain.low, sign * gain.high) < 0:
+        return []
+    return [
+        f"Negative transfer: the chosen model is worse than the control trained from scratch "
+        f"({format_gain(metric_name, gain)}). Use the control, or another backbone."
+    ]
+
+
+def _validation_alarms(metric_name: str, chosen: Interval, validation: float | None) -> list[str]:
+    sign = 1 if metric_of(metric_name).higher_is_better else -1
+    if validation is None or chosen.low <= validation <= chosen.high or sign * validation <= sign * chosen.value:
+        return []
+    return [
+        f"Validation promised {format_value(metric_name, validation)}, the test gave "
+        f"{format_value(metric_name, chosen.value)} "
+        f"{_bracket(metric_name, chosen)}: the two splits may differ in "
+        "kind, or the choice was fitted to validation."
+    ]
 
 
 def _class_alarms(summary: Mapping[str, Any]) -> list[str]:
@@ -190,5 +247,8 @@ def _plain(value: float, digits: int) -> str:
 
 
 def _signed(value: float, digits: int) -> str:
-    text = _plain(value, digits)
-    return text if text.startswith("−") or float(text) == 0 else "+" + text
+    return _with_sign(_plain(value, digits))
+
+
+def _with_sign(text: str) -> str:
+    return text if text.startswith("−") or not text.strip("0.") else "+" + text

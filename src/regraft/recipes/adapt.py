@@ -19,10 +19,10 @@ from regraft.adaptation.shallow import shallow
 from regraft.adaptation.statistics import has_statistics
 from regraft.backbones import create
 from regraft.backbones.catalogue import parse
-from regraft.core.environment import command_line, describe
-from regraft.core.errors import RegraftError, UsageError, unknown_name
+from regraft.core.environment import command_line
+from regraft.core.errors import UsageError, unknown_name
 from regraft.core.files import read_json, write_json
-from regraft.core.rundir import RunDirectory, artifact_of
+from regraft.core.rundir import artifact_of
 from regraft.deploy.packing import unpack
 from regraft.engine import launch
 from regraft.recipes.adapt_answers import Adapted
@@ -42,6 +42,7 @@ from regraft.recipes.domains import (
     read_unlabelled,
     split_record,
 )
+from regraft.recipes.in_run import inside, open_run
 from regraft.recipes.listener import Listener
 from regraft.tasks.classification import Classification
 
@@ -57,6 +58,10 @@ def run_adapt(
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
     listener = listener or Listener()
+    if config.task == "regression":
+        from regraft.recipes.adapt_numbers import run_adapt_numbers  # the rarer way
+
+        return run_adapt_numbers(config, runs=runs, fresh=fresh, listener=listener)
     methods = method_names(config)
     chosen_validators(config.validators, with_source=config.source_free is None, setting=config.setting)
     if config.source_free is None:
@@ -86,32 +91,15 @@ def run_adapt(
     oracle = None
     if config.oracle is not None:
         oracle = read_oracle(config.oracle, classes, max_bad=config.max_bad, keep_unknown=config.setting == "open")
-    origin = "+".join(path.resolve().name for path in config.source) or "run"
-    data = f"{origin}_to_{config.target[0].resolve().name}"
-
-    def open_() -> tuple[Path, bool]:
-        run, resumed = RunDirectory.open(runs, "adapt", data, backbone_name, config.plain(), fresh=fresh)
-        return run.path, resumed
-
-    path, resumed = machine.fabric.broadcast(open_() if machine.is_first else (Path(), False))
-    run = RunDirectory(path)
+    run, resumed = open_run("adapt", config.data_name, backbone_name, config.plain(), machine, runs=runs, fresh=fresh)
     bench = AdaptBench(config, source, target, model, classes, machine, run, listener)
-    if not machine.is_first:
+
+    def work() -> None:
+        if machine.is_first:
+            _tell(source, target, oracle, bench.listener)
         _Adapting(bench, methods, oracle, Clock(run)).everything()
-        return run.path
-    with run.locked():
-        if resumed:
-            listener.say(f"Taking up {run.path} where it stopped.")
-        run.point_last()
-        write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
-        write_json(run.path / "split.json", split_record(source, target))
-        _tell(source, target, oracle, listener)
-        try:
-            _Adapting(bench, methods, oracle, Clock(run)).everything()
-        except RegraftError as error:
-            run.failed(str(error))
-            raise
-    return run.path
+
+    return inside(run, resumed, machine, config.seed, split_record(source, target), listener, work)
 
 
 def method_names(config: AdaptConfig) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from regraft.core.files import read_json, replacing, write_json
 from regraft.core.types import DomainView
-from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Adapted:
         )
 
 
-def write_answers(folder: Path, found: Adapted, model: Classification) -> None:
+def write_answers(folder: Path, found: Adapted, model: LinearTask) -> None:
     """The weights first, the result last: its presence says that all is there."""
     save_arrays(folder / "model.safetensors", {k: v.detach().cpu().numpy() for k, v in model.state_dict().items()})
     arrays = {k: v for k, v in found.__dict__.items() if isinstance(v, np.ndarray)}

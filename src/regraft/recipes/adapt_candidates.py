@@ -13,12 +13,14 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from regraft.adaptation.adapter import FeatureAdapter
 from regraft.adaptation.method import Method, parse_method
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.statistics import has_statistics, recalibrate
@@ -39,6 +41,7 @@ from regraft.recipes.listener import Listener
 from regraft.recipes.telling import step_teller
 from regraft.strategies import Plan, ProbeHead, RuleStrategy, fit_probe
 from regraft.tasks.classification import Classification, balanced_weights
+from regraft.tasks.linear import LinearTask
 
 SOURCE_ONLY = "source-only"
 #: The source-only head on the pretrained features, before any training: the first answer.
@@ -57,7 +60,7 @@ class AdaptBench:
         config: AdaptConfig,
         source: Labelled | None,
         target: Unlabelled,
-        model: Classification,
+        model: LinearTask,
         classes: tuple[str, ...],
         machine: Machine,
         run: RunDirectory,
@@ -132,7 +135,7 @@ class AdaptBench:
         assert self.source is not None
         return tuple(self.source.source.pictures[i].path for i in indices)
 
-    def answers(self, name: str, model: Classification, seconds: float, parameters: int, steps: int) -> Adapted:
+    def answers(self, name: str, model: LinearTask, seconds: float, parameters: int, steps: int) -> Adapted:
         """The model's features and logits for held-out source and whole target."""
         weight = model.head.weight.detach().cpu().numpy().astype(np.float64)
         bias = model.head.bias.detach().cpu().numpy().astype(np.float64)
@@ -157,19 +160,31 @@ class AdaptBench:
         """A linear head on source features (N, D) of these source pictures."""
         assert self.source is not None
         labels = self.source.labels[indices]
-        units = [self.source.source.pictures[i].group or self.source.facts[i].sha256 for i in indices]
-        folds = fold_of(units, labels, max(2, min(5, int(np.bincount(labels).min()))), self.config.seed)
+        folds = fold_of(self.units(indices), labels, max(2, min(5, int(np.bincount(labels).min()))), self.config.seed)
         return fit_probe(features, labels, folds, len(self.classes))
 
-    def with_head(self, backbone: ImageBackbone, weight: np.ndarray, bias: np.ndarray) -> Classification:
-        """A classifier of its own copy of the backbone and this head."""
-        model = Classification(copy.deepcopy(backbone), len(self.classes))
+    def units(self, indices: np.ndarray) -> list[str]:
+        """What must stay together of these source pictures: the group, else the picture's own content."""
+        assert self.source is not None
+        return [self.source.source.pictures[i].group or self.source.facts[i].sha256 for i in indices]
+
+    def blank(self, backbone: ImageBackbone) -> LinearTask:
+        """A model on this backbone, its head still at random."""
+        return Classification(backbone, len(self.classes))
+
+    def on_features(self, features: np.ndarray) -> LinearTask:
+        """A model to train on cached features like these (N, D)."""
+        return adapter_model(features, len(self.classes), self.class_weights())
+
+    def with_head(self, backbone: ImageBackbone, weight: np.ndarray, bias: np.ndarray) -> LinearTask:
+        """A model of its own copy of the backbone and this head."""
+        model = self.blank(copy.deepcopy(backbone))
         model.set_head(torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias.astype(np.float32)))
         return model
 
     # ---- trained candidates -------------------------------------------------------------------------------------
 
-    def task(self, name: str, start: Classification) -> Adaptation:
+    def task(self, name: str, start: LinearTask) -> Adaptation:
         """A fresh task for a candidate, from the weights of `start`."""
         config = self.config
         with torch.random.fork_rng(devices=[]):
@@ -193,7 +208,7 @@ class AdaptBench:
         rules = rules_for(task, pretrained=self.pretrained, last=config.last)
         return RuleStrategy(rules).plan(task, base * math.sqrt(batch / 32))
 
-    def train(self, name: str, steps: int, start: Classification, limit_s: float | None) -> Adapted:
+    def train(self, name: str, steps: int, start: LinearTask, limit_s: float | None) -> Adapted:
         """Train one candidate for `steps` steps from `start`, and put the target's statistics into it.
 
         A method whose `length` is not 1 trains for that multiple of them.
@@ -239,7 +254,7 @@ class AdaptBench:
         self.keep(found, model)
         return found
 
-    def adabn(self, start: Classification) -> Adapted:
+    def adabn(self, start: LinearTask) -> Adapted:
         """The trained model `start` with the target's statistics."""
         if (self._folder("AdaBN") / "result.json").is_file():
             return self.read("AdaBN")
@@ -311,7 +326,7 @@ class AdaptBench:
     def _folder(self, name: str) -> Path:
         return self.run.path / "work" / re.sub(r"[^\w.+&-]", "_", name)
 
-    def keep(self, found: Adapted, model: Classification) -> None:
+    def keep(self, found: Adapted, model: LinearTask) -> None:
         """Leave a candidate on disk; only the first process writes."""
         if self.machine.is_first:
             write_answers(self._folder(found.name), found, model)
@@ -320,12 +335,19 @@ class AdaptBench:
         """A finished candidate's answers."""
         return read_answers(self._folder(name))
 
-    def load(self, name: str) -> Classification:
+    def load(self, name: str) -> LinearTask:
         """A finished candidate's model."""
-        model = Classification(copy.deepcopy(self.model.backbone), len(self.classes))
+        model = self.blank(copy.deepcopy(self.model.backbone))
         model.load_state_dict(load_file(self._folder(name) / "model.safetensors"))
         return model.eval()
 
     def teller(self, name: str, steps: int) -> Callable[[StepRecord], None]:
         """What shows a training's steps and writes its curves."""
         return step_teller(self.run, self.listener, name, steps)
+
+
+def adapter_model(features: np.ndarray, n_classes: int, class_weights: Tensor | None) -> Classification:
+    """A fresh adapter, scaled to these features (N, D), with a head of its own."""
+    # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
+    adapter: Any = FeatureAdapter.scaled_to(features)
+    return Classification(adapter, n_classes, class_weights=class_weights)

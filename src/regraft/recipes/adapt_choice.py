@@ -1,6 +1,6 @@
 """Which candidate an adaptation keeps: validators rank them without a target label, then the alarm may overrule.
 
-Nothing here is given an oracle. `Decision` holds all that the report says about the choice.
+Nothing here is given an oracle. `Choice`, for classes `Decision`, holds all that the report says about the choice.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ CHOOSING = ("infomax", "SND", "BNM", "DEV", "entropy", AGREEMENT)
 CHOOSING_OPEN = ("SND", "DEV", AGREEMENT)
 
 
-@dataclass
-class Decision:
+@dataclass(kw_only=True)
+class Choice:
     """The choice and its evidence. kept: "adapted" or "source_only"; name: of the candidate that is handed over."""
 
     name: str
@@ -54,23 +54,11 @@ class Decision:
     scores: dict[str, dict[str, float]]
     ranks: dict[str, float]
     votes: dict[str, Vote]
-    reverse: Reverse | None
-    setting: Setting
     distance: dict[str, Any] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     next_steps: str = ""
     plan: str = ""
-
-    @property
-    def temperature(self) -> float:
-        """The kept candidate's: its logits are divided by it."""
-        return self.setting.calibrations[self.name].temperature
-
-    @property
-    def threshold(self) -> float:
-        """The confidence below which the kept candidate answers `unknown`; 0 where it never does."""
-        return self.setting.thresholds.get(self.name, 0.0)
 
     @property
     def helped(self) -> bool | None:
@@ -99,6 +87,24 @@ class Decision:
     def lines(self) -> list[str]:
         """For the screen."""
         return [f"Best by label-free rank: {self.best}.", f"Kept: {self.name}. {self.why}"]
+
+
+@dataclass(kw_only=True)
+class Decision(Choice):
+    """The choice between models of classes, with what was assumed of the target's classes."""
+
+    reverse: Reverse | None
+    setting: Setting
+
+    @property
+    def temperature(self) -> float:
+        """The kept candidate's: its logits are divided by it."""
+        return self.setting.calibrations[self.name].temperature
+
+    @property
+    def threshold(self) -> float:
+        """The confidence below which the kept candidate answers `unknown`; 0 where it never does."""
+        return self.setting.thresholds.get(self.name, 0.0)
 
 
 def decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
@@ -194,7 +200,7 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         distance=_distances(bench, by_name[control], by_name[best]),
         alarms=found.alarms,
         notes=(_notes(ranking.ignored)),
-        next_steps=_next_steps(found, best),
+        next_steps=next_steps(found, best),
         plan=_plan(bench, name),
     )
 
@@ -285,7 +291,8 @@ def _notes(ignored: Mapping[str, str]) -> tuple[str, ...]:
     return ("Not counted in the ranks: " + "; ".join(f"{name} ({why})" for name, why in ignored.items()) + ".",)
 
 
-def _next_steps(found: Alarm, best: str) -> str:
+def next_steps(found: Alarm, best: str) -> str:
+    """What to do after the choice."""
     if found.keep_adapted:
         return (
             f"{best} is kept on label-free evidence. Label 50 to 100 target pictures, give them by --oracle, and the "

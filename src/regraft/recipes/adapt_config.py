@@ -37,6 +37,7 @@ class AdaptConfig(BaseModel):
     setting: Literal["closed", "partial", "open"] = "closed"
     max_bad: float = Field(0.1, ge=0, le=1)
 
+    task: Literal["classification", "regression"] = "classification"
     backbone: str = "scion"
     weights: Path | None = None
 
@@ -77,11 +78,27 @@ class AdaptConfig(BaseModel):
     def _two_domains(self) -> AdaptConfig:
         if not self.target:
             raise ValueError("needs the folder of the target's pictures")
-        if self.source_free is None and not self.source:
+        if self.task == "regression":
+            self._numbers()
+        elif self.source_free is None and not self.source:
             raise ValueError("needs the source's folder before the target's, or --source-free with a run")
         if self.source_free is not None and (self.source or self.weights):
             raise ValueError("takes --source-free in place of a source folder and of --weights, not beside them")
         return self
+
+    def _numbers(self) -> None:
+        if self.table is None:
+            raise ValueError("takes the source's numbers from --table, with --label, for --task regression")
+        if self.source_free is not None or self.tune == "network":
+            raise ValueError("adapts numbers on cached features alone: leave out --source-free and --tune network")
+        if self.setting != "closed":
+            raise ValueError(f"has no classes with --task regression: --setting {self.setting} is about classes")
+
+    @property
+    def data_name(self) -> str:
+        """What the run is called after: its domains."""
+        source = "+".join(path.resolve().name for path in self.source) or (self.table.stem if self.table else "run")
+        return f"{source}_to_{self.target[0].resolve().name}"
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready, every default written out, paths absolute."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from regraft.adaptation.adapter import FeatureAdapter
 from regraft.adaptation.method import Method, is_method, parse_method
@@ -36,7 +36,7 @@ from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_prior import class_shares, corrected_shares
 from regraft.recipes.adapt_sources import WEIGHTING, measured, sample_weights
 from regraft.strategies import RuleStrategy
-from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
 
 #: Steps, batch and rate of the adapter's training; the same for every method and for source-only.
 STEPS, BATCH, LR, CONTINUED_LR = 300, 64, 1e-3, 3e-4
@@ -62,7 +62,7 @@ class FeatureCandidates:
         self.own = has_statistics(bench.model.backbone)
         #: The backbone with the target's statistics; the pretrained one where it has none.
         self.target_backbone = bench.model.backbone
-        self._adapter: Classification | None = None
+        self._adapter: LinearTask | None = None
 
     def plain(self) -> Cached:
         """Features under the pretraining's statistics."""
@@ -169,13 +169,13 @@ class FeatureCandidates:
 
     # ---- the parts ----------------------------------------------------------------------------------------------
 
-    def _fit(self, name: str, method: Method | None, features: Cached, start: Classification | None) -> Adaptation:
+    def _fit(self, name: str, method: Method | None, features: Cached, start: LinearTask | None) -> Adaptation:
         bench, k = self.bench, len(self.bench.classes)
         seed = bench.config.seed
         labels = self.source.labels[self.source.train]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            model = adapter_model(features.train, k, bench.class_weights()) if start is None else copy.deepcopy(start)
+            model = bench.on_features(features.train) if start is None else copy.deepcopy(start)
             weights = sample_weights(self.source, bench.sources) if name == WEIGHTING else None
             loss = None if method is None else method.build(model.backbone.feature_dim, k)
             task = Adaptation(
@@ -215,7 +215,7 @@ class FeatureCandidates:
         model = task.model
         adapter: nn.Module = model.backbone
         assert isinstance(adapter, FeatureAdapter)
-        weight, bias = (p.detach().double().numpy() for p in (model.head.weight, model.head.bias))
+        weight, bias = (part.numpy() for part in model.solved_head())
 
         def mapped(statistics: np.ndarray) -> Affine:
             # In an order of their own: pictures come folder by folder, and a batch of one class varies too little.
@@ -253,14 +253,6 @@ class FeatureCandidates:
 
     def _paths(self, indices: np.ndarray) -> tuple[Path, ...]:
         return self.bench.source_paths(indices)
-
-
-def adapter_model(features: np.ndarray, n_classes: int, class_weights: Tensor | None) -> Classification:
-    """A fresh adapter, scaled to these features (N, D), with a head of its own."""
-    adapter = FeatureAdapter(features.shape[1])
-    adapter.set_scale(features)
-    # A classifier takes pictures' backbones; for the task an adapter has all that it needs of one.
-    return Classification(adapter, n_classes, class_weights=class_weights)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def conclude_adaptation(
     """Write predictions, maps, artifact, report.json and report.html."""
     config, classes = bench.config, bench.classes
     model = bench.load(decision.name)
+    assert isinstance(model, Classification)
     kept = next(c for c in candidates if c.name == decision.name)
     control = next(c for c in candidates if c.name == decision.control)
     setting = decision.setting

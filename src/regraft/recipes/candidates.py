@@ -27,9 +27,10 @@ from regraft.engine import FitSettings, Machine, StepRecord, fit, predict
 from regraft.measure.metrics import METRICS, score
 from regraft.recipes.config import FitConfig
 from regraft.recipes.listener import Listener
+from regraft.recipes.objective import Objective
 from regraft.recipes.pictures import Prepared, Streams
-from regraft.strategies import ProbeHead, fit_probe, strategies
-from regraft.tasks.classification import Classification, balanced_weights
+from regraft.strategies import ProbeHead, strategies
+from regraft.tasks.linear import LinearTask
 
 #: Base rates for AdamW at a batch of 32; a batch of n takes sqrt(n / 32) of it.
 FINETUNE_LR = 5e-5
@@ -42,7 +43,7 @@ LOSS_SHARE = 0.05
 
 @dataclass
 class Candidate:
-    """What a candidate reached on the pictures that choices are made on."""
+    """What a candidate reached on the pictures that choices are made on. logits: or numbers (N, 1)."""
 
     name: str
     logits: np.ndarray
@@ -81,6 +82,7 @@ class Workbench:
     def __init__(
         self,
         config: FitConfig,
+        objective: Objective,
         metric: str,
         prepared: Prepared,
         backbone: ImageBackbone,
@@ -88,7 +90,7 @@ class Workbench:
         run: RunDirectory,
         listener: Listener,
     ) -> None:
-        self.config, self.metric, self.prepared = config, metric, prepared
+        self.config, self.objective, self.metric, self.prepared = config, objective, metric, prepared
         self.backbone, self.machine, self.run, self.listener = backbone, machine, run, listener
         self.streams = Streams(prepared, backbone.input_spec, config)
         self.writer: Any = None
@@ -110,38 +112,31 @@ class Workbench:
         """A head for these pictures' features; `like` fixes the kind and strength that were picked before."""
         settings = None if like is None else ((like.kind, like.strength),)
         folds = self.prepared.folds(indices, self.config.seed)
-        return fit_probe(features, self.labels(indices), folds, self.prepared.n_classes, settings=settings)
+        return self.objective.solve(features, self.labels(indices), folds, settings)
 
     def probe_candidate(self, logits: np.ndarray, indices: np.ndarray, seconds: float) -> Candidate:
         """The probe's standing on validation pictures."""
-        selection, value, _ = selection_score(self.metric, logits, self.labels(indices))
-        count = self.prepared.n_classes * (self.backbone.feature_dim + 1)
+        selection, value, _ = self.objective.selection(self.metric, logits, self.labels(indices))
+        count = self.objective.outputs * (self.backbone.feature_dim + 1)
         return Candidate("probe", logits, self.labels(indices), value, selection, seconds, count)
 
-    def task(self, name: str, head: ProbeHead | None, counts: np.ndarray | None = None) -> Classification:
-        """A fresh task for a candidate: pretrained with the probe's head, or random for the control."""
+    def task(self, name: str, head: ProbeHead | None, labels: np.ndarray | None = None) -> LinearTask:
+        """A fresh task for a candidate: pretrained with the probe's head, or random for the control.
+
+        labels: of the pictures that it is to learn from.
+        """
         config = self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
             backbone = copy.deepcopy(self.backbone)
             if name == "scratch":
                 backbone.reset_parameters()
-            weights = None
-            if counts is not None and counts.max() >= 1.5 * max(1, counts.min()):
-                weights = balanced_weights(torch.from_numpy(counts))
-            task = Classification(
-                backbone,
-                self.prepared.n_classes,
-                label_smoothing=config.label_smoothing,
-                class_weights=weights,
-                mixup=config.mixup,
-                cutmix=config.cutmix,
-            )
+            task = self.objective.task(backbone, config, labels)
         if head is not None and name != "scratch":
             task.set_head(torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         return task
 
-    def plan(self, name: str, task: Classification, batch: int) -> Any:
+    def plan(self, name: str, task: LinearTask, batch: int) -> Any:
         """Who trains in this candidate; raises PlanError or UsageError for rules that do not fit."""
         config = self.config
         groups = list(task.layer_groups())
@@ -186,10 +181,9 @@ class Workbench:
         machine, config = self.machine, self.config
         fabric = machine.fabric
         if fabric.broadcast(done.is_file()):  # the first process decides, as it alone writes
-            return _read(folder)
+            return _read(folder, self.prepared.labels.dtype)
         stream = self.streams.train(train, fabric.global_rank, fabric.world_size)
-        counts = np.bincount(self.labels(train), minlength=self.prepared.n_classes)
-        task = self.task(name, head, counts)
+        task = self.task(name, head, self.labels(train))
         plan = self.plan(name, task, stream.batch_size * fabric.world_size)
         if machine.is_first:
             (folder / "plan.txt").parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +209,7 @@ class Workbench:
         def evaluate(current: Task) -> tuple[float, Mapping[str, float]]:
             assert held is not None and val is not None
             logits = predict(current, held, machine).outputs.numpy()
-            selection, value, loss = selection_score(self.metric, logits, self.labels(val))
+            selection, value, loss = self.objective.selection(self.metric, logits, self.labels(val))
             if last["logits"] is None or selection > last["selection"]:
                 last.update(logits=logits, selection=selection, value=value)
             return selection, {"val_metric": value, "val_loss": loss}
@@ -230,12 +224,12 @@ class Workbench:
             on_step=self._teller(name, label or name, round_index, len(train)),
             checkpoints=folder / "checkpoints",
         )
-        logits, labels = np.zeros((0, self.prepared.n_classes)), np.zeros(0, dtype=np.int64)
+        logits, labels = np.zeros((0, self.objective.outputs)), self.labels(np.zeros(0, dtype=np.int64))
         selection = value = math.nan
         if held is not None and val is not None:
             logits = predict(task, held, machine).outputs.numpy().astype(np.float64)
             labels = self.labels(val)
-            selection, value, _ = selection_score(self.metric, logits, labels)
+            selection, value, _ = self.objective.selection(self.metric, logits, labels)
         candidate = Candidate(
             name,
             logits,
@@ -253,14 +247,14 @@ class Workbench:
         fabric.barrier()
         return candidate
 
-    def load(self, name: str, folder: Path) -> Classification:
+    def load(self, name: str, folder: Path) -> LinearTask:
         """The trained task of a finished candidate."""
         task = self.task(name, None)
         task.load_state_dict(load_file(folder / "model.safetensors"))
         return task.to(self.machine.device).eval()
 
-    def logits(self, task: Classification, indices: np.ndarray, what: str) -> np.ndarray:
-        """The task's logits (N, K) on pictures with the exact preprocessing."""
+    def logits(self, task: LinearTask, indices: np.ndarray, what: str) -> np.ndarray:
+        """The task's outputs (N, K) on pictures with the exact preprocessing."""
 
         def tell(done: int, total: int) -> None:
             self.listener.progress(what, done, total)
@@ -305,7 +299,7 @@ class Workbench:
         return tell
 
 
-def _write(folder: Path, candidate: Candidate, task: Classification) -> None:
+def _write(folder: Path, candidate: Candidate, task: LinearTask) -> None:
     """The weights first, the result last: its presence says that all is there."""
     state: dict[str, Tensor] = {k: v.detach().cpu().contiguous().clone() for k, v in task.state_dict().items()}
     with replacing(folder / "model.safetensors") as temporary:
@@ -319,10 +313,10 @@ def _write(folder: Path, candidate: Candidate, task: Classification) -> None:
         path.unlink()
 
 
-def _read(folder: Path) -> Candidate:
+def _read(folder: Path, labels: np.dtype[Any]) -> Candidate:
     plain = read_json(folder / "result.json")
     plain["logits"] = np.asarray(plain["logits"], dtype=np.float64)
-    plain["labels"] = np.asarray(plain["labels"], dtype=np.int64)
+    plain["labels"] = np.asarray(plain["labels"], dtype=labels)
     for key in ("value", "selection"):
         plain[key] = math.nan if plain[key] is None else plain[key]
     return Candidate(**plain)

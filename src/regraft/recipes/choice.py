@@ -7,26 +7,35 @@ fine-tuning distorts pretrained features (Kumar et al. 2022, arXiv:2202.10054).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from regraft.measure.calibration import fit_temperature
-from regraft.measure.metrics import METRICS
+from regraft.measure.metrics import metric_of
 from regraft.recipes.candidates import Candidate, softmax
 
+#: (outputs (N, K), labels (N,)) → losses (N,)
+Losses = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-def choose(rounds: Sequence[Mapping[str, Candidate]], metric: str) -> str:
+
+def class_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Log-loss per sample (N,) after the temperature that suits these logits best."""
+    probabilities = softmax(logits, fit_temperature(logits, labels))
+    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))
+
+
+def choose(rounds: Sequence[Mapping[str, Candidate]], metric: str, losses_of: Losses = class_losses) -> str:
     """The name of the candidate to keep. rounds: per round the candidates by name, simplest first.
 
-    A challenger replaces the incumbent when its mean log-loss is lower by more than one standard error of the paired
-    difference and its `metric` is no worse. Each candidate's logits are calibrated first, so that label smoothing alone
-    neither helps nor hurts.
+    A challenger replaces the incumbent when its mean loss is lower by more than one standard error of the paired
+    difference and its `metric` is no worse. The loss of classes is the log-loss; each candidate's logits are calibrated
+    first, so that label smoothing alone neither helps nor hurts.
     """
     names = list(rounds[0])
     labels = np.concatenate([r[names[0]].labels for r in rounds])
-    losses = {name: _losses(np.concatenate([r[name].logits for r in rounds]), labels) for name in names}
-    sign = 1 if METRICS[metric].higher_is_better else -1
+    losses = {name: losses_of(np.concatenate([r[name].logits for r in rounds]), labels) for name in names}
+    sign = 1 if metric_of(metric).higher_is_better else -1
     values = {name: sign * float(np.mean([r[name].value for r in rounds])) for name in names}
     kept = names[0]
     for name in names[1:]:
@@ -35,9 +44,3 @@ def choose(rounds: Sequence[Mapping[str, Candidate]], metric: str) -> str:
         if gain.mean() > error and values[name] >= values[kept]:
             kept = name
     return kept
-
-
-def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Log-loss per sample (N,) after the temperature that suits these logits best."""
-    probabilities = softmax(logits, fit_temperature(logits, labels))
-    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))

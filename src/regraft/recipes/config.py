@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from regraft.core.errors import UsageError
-from regraft.measure.metrics import METRICS
+from regraft.measure.metrics import METRICS, NUMBER_METRICS
 
 CANDIDATES = ("probe", "finetune", "scratch")
 
@@ -31,6 +31,7 @@ class FitConfig(BaseModel):
     backbone: str = "scion"
     weights: Path | None = None
 
+    task: Literal["auto", "classification", "regression"] = "auto"
     strategies: tuple[str, ...] = CANDIDATES
     last: int | None = Field(None, ge=1)
     norm_statistics: Literal["auto", "keep", "update"] = "auto"
@@ -49,7 +50,8 @@ class FitConfig(BaseModel):
     ema: float = Field(0.99, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     patience: int | None = Field(8, ge=1)
-    crop_scale: float = Field(0.35, gt=0, le=1)
+    crop_scale: float | None = Field(None, gt=0, le=1)
+    regression_loss: Literal["huber", "squared"] = "huber"
     flip: bool = True
     colour: float = Field(0.2, ge=0, le=1)
     refit: bool = True
@@ -67,8 +69,8 @@ class FitConfig(BaseModel):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, value: str) -> str:
-        if value != "auto" and value not in METRICS:
-            raise ValueError(f"takes auto, {', '.join(METRICS)}")
+        if value != "auto" and value not in METRICS and value not in NUMBER_METRICS:
+            raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
         return value
 
     @field_validator("strategies")
@@ -85,7 +87,19 @@ class FitConfig(BaseModel):
     def _somewhere_to_read(self) -> FitConfig:
         if not self.roots and self.table is None:
             raise ValueError("needs a folder of pictures or --table")
+        if self.task == "regression" and (self.table is None or self.test is not None):
+            raise ValueError("takes numbers from --table, for --task regression; folders, --test too, name classes")
         return self
+
+    def check_labels(self, *, numeric: bool) -> None:
+        """UsageError where an option has no meaning for labels that are numbers, or for classes."""
+        known, other = (NUMBER_METRICS, METRICS) if numeric else (METRICS, NUMBER_METRICS)
+        if self.metric in other:
+            labels = "The labels are numbers" if numeric else "The labels are classes"
+            raise UsageError(f"--metric {self.metric} does not go with them. {labels}: auto, {', '.join(known)}.")
+        unfit = [f"--{n.replace('_', '-')}" for n in ("label_smoothing", "mixup", "cutmix") if getattr(self, n)]
+        if numeric and unfit:
+            raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready, every default written out. Paths are absolute, so the same command from elsewhere is the same."""

@@ -17,6 +17,9 @@ from regraft.data.split import fold_of
 
 Progress = Callable[[int, int], None]
 
+#: Source pictures with numbers that an adaptation takes at least.
+LEAST_NUMBERS = 20
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -68,9 +71,17 @@ class Oracle:
     keeps_unknown: bool = False
 
 
+@dataclass(frozen=True)
+class OracleNumbers:
+    """Target pictures with their numbers float64 (N,), for a figure beside the choice."""
+
+    source: Source
+    numbers: np.ndarray
+
+
 def read_labelled(
     roots: tuple[Path, ...], *, table: Path | None, image: str, label: str, group: str | None, max_bad: float,
-    seed: int, progress: Progress | None = None,
+    seed: int, progress: Progress | None = None, numeric: bool = False,
 ) -> Labelled:  # fmt: skip
     """The source. All its parts (train, val, test folders) are used; a fifth of the units is held out to judge with.
 
@@ -78,15 +89,17 @@ def read_labelled(
     domain. Raises DataError where a class has fewer than two pictures, or a domain fewer than two to learn from.
     """
     folders = [_as_folder(root) for root in roots]
-    found = read_source(folders, table=table, image_column=image, label_column=label, group=group)
+    found = read_source(folders, table=table, image_column=image, label_column=label, group=group, numeric=numeric)
     found = replace(found, pictures=tuple(replace(picture, split=None) for picture in found.pictures))
     usable, facts, report = audit(found, max_bad=max_bad, progress=progress)
-    labels = usable.labels()
+    labels, strata = usable.labels(), usable.strata()
     units = [picture.group or fact.sha256 for picture, fact in zip(usable.pictures, facts, strict=True)]
-    smallest = int(np.bincount(labels, minlength=len(usable.classes)).min())
+    if numeric and len(usable) < LEAST_NUMBERS:
+        raise DataError(f"The source has {len(usable)} usable pictures; a regression to adapt takes {LEAST_NUMBERS}.")
+    smallest = int(np.bincount(strata, minlength=len(usable.classes)).min())
     if smallest < 2:
         raise DataError("Every class of the source needs at least two pictures: one to learn from, one to judge with.")
-    folds = fold_of(units, labels, max(2, min(5, smallest)), seed)
+    folds = fold_of(units, strata, max(2, min(5, smallest)), seed)
     names = domain_names(roots) if table is None else (usable.name,)
     domains = domain_of(usable, folders) if len(names) > 1 else np.zeros(len(usable), dtype=np.int64)
     train = np.flatnonzero(folds != 0)
@@ -148,6 +161,15 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float, keep_un
     labels = np.array([place.get(str(picture.label), len(classes)) for picture in kept.pictures], dtype=np.int64)
     strange = tuple(name for name in usable.classes if name not in classes)
     return Oracle(kept, labels, len(usable) - len(known), strange, keep_unknown)
+
+
+def read_oracle_numbers(
+    table: Path, target: tuple[Path, ...], *, image: str, label: str, max_bad: float
+) -> OracleNumbers:
+    """Target pictures with their numbers, from a table whose paths are below the target's folders or beside it."""
+    found = read_source(list(target), table=table, image_column=image, label_column=label, numeric=True)
+    usable, _, _ = audit(found, max_bad=max_bad)
+    return OracleNumbers(usable, usable.labels())
 
 
 def split_record(source: Labelled | None, target: Unlabelled) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.core.environment import command_line, describe
-from regraft.core.errors import DataError
 from regraft.core.files import read_json, replacing, write_json
 from regraft.core.rundir import RunDirectory, artifact_of
 from regraft.data.audit import audit
 from regraft.data.source import read_source
 from regraft.deploy.predictor import Predictor
-from regraft.measure.bootstrap import bootstrap
-from regraft.measure.calibration import reliability
-from regraft.measure.metrics import summary
-from regraft.measure.verdict import alarms, format_value
+from regraft.measure.verdict import format_value
+from regraft.recipes.kinds import objective_for
 from regraft.recipes.listener import Listener
+from regraft.recipes.of_numbers import NumberObjective
 from regraft.report.page import render
 from regraft.report.schema import write_report
 
@@ -43,29 +42,20 @@ def run_evaluate(
     started = time.monotonic()
     folder = artifact_of(model)
     predictor = Predictor.load(folder, device=device)
-    source = read_source(list(roots), table=table, image_column=image, label_column=label, group=group)
+    objective = objective_for(predictor.packed)
+    numeric = isinstance(objective, NumberObjective)
+    source = read_source(list(roots), table=table, image_column=image, label_column=label, group=group, numeric=numeric)
     usable, facts, found = audit(source)
-    strange = sorted(set(usable.classes) - set(predictor.labels))
-    if strange:
-        raise DataError(
-            f"The pictures have classes that the model does not know ({', '.join(strange[:5])}); it knows "
-            f"{', '.join(predictor.labels[:20])}. Rename the folders, or leave these out."
-        )
+    labels = objective.labels_of(usable)
     listener.say(f"{len(usable.pictures)} of {len(source.pictures)} pictures are usable.")
     seen = _seen(folder, [f.sha256 for f in facts])
-    index = {name: i for i, name in enumerate(predictor.labels)}
-    labels = np.asarray([index[str(p.label)] for p in usable.pictures], dtype=np.int64)
-    probabilities = predictor.probabilities([p.path for p in usable.pictures])
-    metric = str(predictor.manifest.get("metrics", {}).get("metric", "accuracy"))
+    answers = predictor.answers([p.path for p in usable.pictures])
+    metric = str(predictor.manifest.get("metrics", {}).get("metric", objective.usual_metric))
     names = [p.group or f.sha256 for p, f in zip(usable.pictures, facts, strict=True)]
     groups = np.unique(names, return_inverse=True)[1] if group else None
-    own = bootstrap(metric, probabilities, labels, groups=groups)
-    figures = summary(probabilities, labels, predictor.labels)
-    intervals = {
-        name: bootstrap(name, probabilities, labels, groups=groups).to_json()
-        for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc", "ece")
-    }
-    warned = alarms(metric_name=metric, chosen=own, summary=figures, n_test=len(labels))
+    own = objective.bootstrap(metric, answers, labels, groups=groups)
+    figures = objective.summary(answers, labels)
+    warned = objective.alarms(metric, answers, labels, own, figures, n_test=len(labels))
     if seen:
         warned.insert(
             0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
@@ -76,7 +66,7 @@ def run_evaluate(
         runs, "evaluate", Path(where).name, predictor.manifest["backbone"]["model"], config, fresh=True
     )
     write_json(run.path / "env.json", describe(0, device))
-    _write_predictions(run.path, [str(p.path) for p in usable.pictures], labels, probabilities)
+    _write_predictions(run.path, [str(p.path) for p in usable.pictures], objective.columns(answers, labels))
     sentence = (
         f"{format_value(metric, own.value)} {metric.replace('_', ' ')} "
         f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] "
@@ -97,13 +87,10 @@ def run_evaluate(
         "total_s": round(time.monotonic() - started, 2),
         "n_test": len(labels),
         "evaluated_on": f"{where} ({len(labels)} pictures)",
-        "classes": list(predictor.labels),
         "summary": figures,
-        "reliability_after": reliability(probabilities, labels),
-        "temperature": float(predictor.manifest["temperature"]),
+        **objective.evaluated(predictor.packed, answers, labels, {"groups": groups}),
         "audit": found.to_json(),
         "reproduce": command_line(),
-        "intervals": intervals,
         "model": str(folder),
     }
     write_report(run.path, report)
@@ -133,14 +120,13 @@ def _seen(folder: Path, hashes: list[str]) -> int:
     return sum(h in known for h in hashes)
 
 
-def _write_predictions(run: Path, paths: list[str], labels: np.ndarray, probabilities: np.ndarray) -> None:
+def _write_predictions(run: Path, paths: list[str], columns: Mapping[str, list[Any]]) -> None:
     rows = {
         "path": paths,
         "split": ["test"] * len(paths),
         "round": [0] * len(paths),
         "candidate": ["model"] * len(paths),
-        "label": labels.tolist(),
-        "probabilities": probabilities.astype(np.float32).tolist(),
+        **columns,
     }
     with replacing(run / "predictions.parquet") as temporary:
         pq.write_table(pa.table(rows), temporary)

@@ -22,13 +22,14 @@ from regraft.core.files import read_json, write_json
 from regraft.core.rundir import RunDirectory
 from regraft.data.split import Round
 from regraft.engine import Machine, launch
-from regraft.measure.bootstrap import bootstrap
 from regraft.recipes.budget import REFIT_COST, Clock, Schedule, schedule
-from regraft.recipes.candidates import Candidate, Workbench, softmax
+from regraft.recipes.candidates import Candidate, Workbench
 from regraft.recipes.choice import choose
 from regraft.recipes.config import FitConfig
 from regraft.recipes.features import extract_features
+from regraft.recipes.kinds import objective_of
 from regraft.recipes.listener import Listener
+from regraft.recipes.objective import Objective
 from regraft.recipes.outcome import Final, RoundResult, conclude, write_artifact_of
 from regraft.recipes.pictures import Prepared, prepare
 from regraft.strategies import ProbeHead
@@ -89,7 +90,9 @@ def who_trains(config: FitConfig) -> str:
     prepared = prepare(config)
     machine = launch(device=config.device, precision=config.precision, seed=config.seed)
     backbone = create(config.backbone, config.weights)
-    bench = Workbench(config, "accuracy", prepared, backbone, machine, RunDirectory(Path(".")), Listener())
+    objective = objective_of(prepared, config.label)
+    metric = objective.metric(config.metric, prepared.labels)
+    bench = Workbench(config, objective, metric, prepared, backbone, machine, RunDirectory(Path(".")), Listener())
     texts = []
     for name in config.strategies:
         task = bench.task(name, None)
@@ -100,28 +103,23 @@ def who_trains(config: FitConfig) -> str:
 
 def _work(config: FitConfig, prepared: Prepared, run: RunDirectory, machine: Machine, listener: Listener) -> None:
     clock = Clock(run)
-    _tell_audit(prepared, listener)
+    objective = objective_of(prepared, config.label)
+    _tell_audit(prepared, objective, listener)
     if machine.is_first:
         write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
     backbone = create(config.backbone, config.weights).to(machine.device)
-    metric = _metric(config, prepared)
-    bench = Workbench(config, metric, prepared, backbone, machine, run, listener)
+    metric = objective.metric(config.metric, prepared.labels)
+    bench = Workbench(config, objective, metric, prepared, backbone, machine, run, listener)
     fitting = _Fitting(bench, clock)
     fitting.everything()
 
 
-def _metric(config: FitConfig, prepared: Prepared) -> str:
-    """What is maximised: accuracy, or balanced accuracy where one class is at least three times another."""
-    if config.metric != "auto":
-        return config.metric
-    counts = np.bincount(prepared.labels, minlength=prepared.n_classes)
-    return "balanced_accuracy" if counts.max() >= 3 * max(1, counts.min()) else "accuracy"
-
-
-def _tell_audit(prepared: Prepared, listener: Listener) -> None:
+def _tell_audit(prepared: Prepared, objective: Objective, listener: Listener) -> None:
     report = prepared.audit
+    if prepared.source.assumed:
+        listener.say(prepared.source.assumed)
     listener.say(
-        f"{report.n_usable} of {report.n_files} pictures in {prepared.n_classes} classes are usable "
+        f"{report.n_usable} of {report.n_files} pictures {objective.described(prepared.labels)} are usable "
         f"(looked at in {report.seconds:.1f} s)."
     )
     for finding in report.findings:
@@ -149,7 +147,7 @@ class _Fitting:
         head = self._first_answer(features, known)
         self._schedule(rounds)
         results = [self._round(r, part, features) for r, part in enumerate(rounds)]
-        best = choose([r.candidates for r in results], bench.metric)
+        best = choose([r.candidates for r in results], bench.metric, bench.objective.losses)
         listener = bench.listener
         listener.say(f"Chosen on validation: {best}.")
         # From here on nothing is chosen any more: the test pictures may be looked at.
@@ -190,9 +188,9 @@ class _Fitting:
         if kept.is_file():
             self.first = read_json(kept)
             return head
-        estimate = bootstrap(
+        estimate = bench.objective.bootstrap(
             bench.metric,
-            softmax(head.out_of_fold),
+            bench.objective.uncalibrated.answers(head.out_of_fold),
             labels,
             groups=bench.prepared.groups(known),
             resamples=500,
@@ -204,9 +202,12 @@ class _Fitting:
             "interval": [estimate.low, estimate.high],
             "how": f"probe ({head.kind}), cross-validated on {len(known)} pictures",
         }
+        value, low, high = (
+            bench.objective.shown(bench.metric, number) for number in (estimate.value, estimate.low, estimate.high)
+        )
         bench.listener.say(
             f"First answer after {self.first['seconds']:.1f} s: {bench.metric.replace('_', ' ')} "
-            f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}], {self.first['how']}."
+            f"{value} [{low}, {high}], {self.first['how']}."
         )
         if bench.machine.is_first:
             self._artifact_of_probe(head)
@@ -216,9 +217,8 @@ class _Fitting:
 
     def _artifact_of_probe(self, head: ProbeHead) -> None:
         """The probe can be used at once; a better candidate replaces it at the end."""
-        write_artifact_of(
-            self.bench, self.bench.task("finetune", head), 1.0, 0.0, {"candidate": "probe", "preliminary": True}
-        )
+        unknown, metrics = self.bench.objective.uncalibrated, {"candidate": "probe", "preliminary": True}
+        write_artifact_of(self.bench, self.bench.task("finetune", head), unknown, metrics)
 
     def _schedule(self, rounds: tuple[Round, ...]) -> None:
         bench, config = self.bench, self.bench.config
@@ -275,10 +275,8 @@ class _Fitting:
                 )
                 self.clock.keep()
                 found = candidates[name]
-                bench.listener.say(
-                    f"{name}: validation {bench.metric.replace('_', ' ')} {found.value:.1%} after {found.steps} steps, "
-                    f"{found.seconds:.0f} s."
-                )
+                reached = f"{bench.metric.replace('_', ' ')} {bench.objective.shown(bench.metric, found.value)}"
+                bench.listener.say(f"{name}: validation {reached} after {found.steps} steps, {found.seconds:.0f} s.")
         return RoundResult(part, head, candidates)
 
     def _folder(self, index: int, name: str) -> Path:

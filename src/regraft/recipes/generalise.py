@@ -14,10 +14,8 @@ from safetensors.torch import load_file
 
 from regraft.backbones import create
 from regraft.backbones.catalogue import parse
-from regraft.core.environment import command_line, describe
-from regraft.core.errors import DataError, RegraftError, UsageError
-from regraft.core.files import write_json
-from regraft.core.rundir import RunDirectory
+from regraft.core.environment import command_line
+from regraft.core.errors import DataError, UsageError
 from regraft.data.stream import PictureStream
 from regraft.data.transform import EvalTransform
 from regraft.engine import launch
@@ -29,6 +27,7 @@ from regraft.recipes.generalise_config import GeneraliseConfig
 from regraft.recipes.generalise_models import DomainModels
 from regraft.recipes.generalise_outcome import conclude_generalisation
 from regraft.recipes.generalise_table import leave_one_out
+from regraft.recipes.in_run import inside, open_run
 from regraft.recipes.listener import Listener
 
 #: Below this many pictures a domain's figure says nothing.
@@ -60,40 +59,36 @@ def run_generalise(
         )
     data = "+".join(root.resolve().name for root in config.roots)
     name = config.backbone.partition(":")[0]
-    run, resumed = RunDirectory.open(runs, "generalise", data, name, config.plain(), fresh=fresh)
-    with run.locked():
-        if resumed:
-            listener.say(f"Taking up {run.path} where it stopped.")
-        run.point_last()
-        write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
-        write_json(run.path / "split.json", _split_record(pictures))
-        listener.say(
-            f"{len(pictures.source)} pictures of {len(pictures.names)} domains ({', '.join(pictures.names)}) in "
-            f"{len(pictures.classes)} classes."
-        )
-        for finding in pictures.audit.findings:
-            if finding.severity != "info":
-                listener.say(f"  {finding.severity}: {finding.sentence}")
-        try:
-            clock = Clock(run)
-            kept = run.path / "work" / "features.safetensors"
-            if not kept.is_file():
-                stream = PictureStream(
-                    list(pictures.source.paths), None, EvalTransform(backbone.input_spec), batch_size=32,
-                    threads=config.threads,
-                )  # fmt: skip
-                save_arrays(kept, {"features": features_of(backbone, stream, machine, listener, "Features")})
-                clock.keep()
-            features = load_file(kept)["features"].numpy()
-            models = DomainModels(config, pictures, features, machine, run, listener)
-            table = leave_one_out(models)
-            conclude_generalisation(models, table, backbone, spent=clock.spent, command=command_line())
-        except RegraftError as error:
-            run.failed(str(error))
-            raise
+    run, resumed = open_run("generalise", data, name, config.plain(), machine, runs=runs, fresh=fresh)
+
+    def work() -> None:
+        clock = Clock(run)
+        _tell(pictures, listener)
+        kept = run.path / "work" / "features.safetensors"
+        if not kept.is_file():
+            stream = PictureStream(
+                list(pictures.source.paths), None, EvalTransform(backbone.input_spec), batch_size=32,
+                threads=config.threads,
+            )  # fmt: skip
+            save_arrays(kept, {"features": features_of(backbone, stream, machine, listener, "Features")})
+            clock.keep()
+        features = load_file(kept)["features"].numpy()
+        models = DomainModels(config, pictures, features, machine, run, listener)
+        conclude_generalisation(models, leave_one_out(models), backbone, spent=clock.spent, command=command_line())
         shutil.rmtree(run.path / "work", ignore_errors=True)
         run.done()
-    return run.path
+
+    return inside(run, resumed, machine, config.seed, _split_record(pictures), listener, work)
+
+
+def _tell(pictures: Labelled, listener: Listener) -> None:
+    listener.say(
+        f"{len(pictures.source)} pictures of {len(pictures.names)} domains ({', '.join(pictures.names)}) in "
+        f"{len(pictures.classes)} classes."
+    )
+    for finding in pictures.audit.findings:
+        if finding.severity != "info":
+            listener.say(f"  {finding.severity}: {finding.sentence}")
 
 
 def _check(pictures: Labelled) -> None:

@@ -23,7 +23,8 @@ from regraft.core.types import Rule, Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, Machine, StepRecord, fit
 from regraft.measure.metrics import score
-from regraft.recipes.adapt_features import LR, adapter_model, single_thread
+from regraft.recipes.adapt_candidates import adapter_model
+from regraft.recipes.adapt_features import LR, single_thread
 from regraft.recipes.candidates import softmax
 from regraft.recipes.domains import Labelled
 from regraft.recipes.generalise_config import GeneraliseConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,18 +15,16 @@ import pyarrow.parquet as pq
 
 from regraft.core.files import replacing, write_text
 from regraft.data.split import Round
-from regraft.deploy.packing import pack
 from regraft.engine import predict
-from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
-from regraft.measure.calibration import abstention, fit_temperature, reliability
+from regraft.measure.bootstrap import Interval
 from regraft.measure.embedding import tsne
-from regraft.measure.metrics import score, summary
-from regraft.measure.verdict import alarms, verdict
-from regraft.recipes.candidates import Candidate, Workbench, softmax
+from regraft.measure.verdict import verdict
+from regraft.recipes.candidates import Candidate, Workbench
 from regraft.recipes.choice import choose
+from regraft.recipes.objective import Calibration, Judged, Tested
 from regraft.report.schema import write_report
 from regraft.strategies import ProbeHead
-from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
 
 #: At most this many pictures are placed on the map of features.
 MAP_LIMIT = 1000
@@ -49,7 +48,7 @@ class Final:
     its out-of-fold logits.
     """
 
-    task: Classification
+    task: LinearTask
     refit: bool
     head: ProbeHead | None = None
     solved_on: np.ndarray | None = None
@@ -65,9 +64,7 @@ class _Pooled:
     logits: dict[str, np.ndarray]
 
 
-def write_artifact_of(
-    bench: Workbench, task: Classification, temperature: float, threshold: float, metrics: Mapping[str, Any]
-) -> Path:
+def write_artifact_of(bench: Workbench, task: LinearTask, calibration: Calibration, metrics: Mapping[str, Any]) -> Path:
     """The run's artifact, with where backbone and labels came from."""
     config = bench.config
     provenance = {
@@ -77,15 +74,7 @@ def write_artifact_of(
         "data": [Path(root).name for root in config.roots] or [Path(config.table or "").name],
         "seed": config.seed,
     }
-    return pack(
-        bench.run.artifact,
-        task,
-        bench.prepared.source.classes,
-        temperature=temperature,
-        threshold=threshold,
-        provenance=provenance,
-        metrics=metrics,
-    )
+    return bench.objective.pack(bench.run.artifact, task, calibration, provenance=provenance, metrics=metrics)
 
 
 def conclude(
@@ -101,43 +90,45 @@ def conclude(
     """Write predictions, map, artifact, report.json and report.html."""
     if not bench.machine.is_first:
         return
-    prepared, metric, config = bench.prepared, bench.metric, bench.config
+    prepared, metric, config, objective = bench.prepared, bench.metric, bench.config, bench.objective
     test = _pool(results, "test", prepared.labels)
     val = _pool(results, "val", prepared.labels)
     if final.head is not None:  # each of its pictures was held out once in its cross-validation
         tuning_logits, tuning_labels = final.head.out_of_fold, prepared.labels[final.solved_on]
     else:
         tuning_logits, tuning_labels = val.logits[chosen], val.labels
-    temperature = fit_temperature(tuning_logits, tuning_labels)
-    rule = abstention(softmax(tuning_logits, temperature), tuning_labels)
+    calibration = objective.calibrated(tuning_logits, tuning_labels)
     groups = prepared.groups(test.indices)
     if len(results) == 1:
-        probabilities = {name: softmax(logits, temperature) for name, logits in test.logits.items()}
+        answers = {name: calibration.answers(logits) for name, logits in test.logits.items()}
+        parts = [Tested(calibration, answers[chosen], test.labels)]
     else:
-        probabilities = {name: _of_rounds(results, [name] * len(results)) for name in test.logits}
+        answers = {
+            name: _joined(_of_rounds(bench, results, [name] * len(results))) for name in test.logits if name != chosen
+        }
         # The procedure as a whole: in every round the candidate that its own validation picked.
-        probabilities[chosen] = _of_rounds(results, [choose([r.candidates], metric) for r in results])
+        parts = _of_rounds(bench, results, [choose([r.candidates], metric, objective.losses) for r in results])
+        answers[chosen] = _joined(parts)
         # A picture is scored once per repeat; its answers are no independent samples.
         groups = test.indices if groups is None else groups
     options: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed}
-    intervals = {name: bootstrap(metric, p, test.labels, **options) for name, p in probabilities.items()}
+    intervals = {name: objective.bootstrap(metric, p, test.labels, **options) for name, p in answers.items()}
     gain = None
-    if "scratch" in probabilities:
-        gain = paired_gain(metric, probabilities[chosen], probabilities["scratch"], test.labels, **options)
+    if "scratch" in answers:
+        gain = objective.gain(metric, answers[chosen], answers["scratch"], test.labels, **options)
     own = intervals[chosen]
-    answer = _verdict(metric, chosen, intervals, gain)
-    figures = summary(probabilities[chosen], test.labels, prepared.source.classes)
+    answer = _verdict(bench, chosen, intervals, gain)
+    figures = objective.summary(answers[chosen], test.labels)
     validation = {n: float(np.mean([r.candidates[n].value for r in results])) for n in results[0].candidates}
     write_artifact_of(
         bench,
         final.task,
-        temperature,
-        float(rule["threshold"]),
+        calibration,
         {"metric": metric, "value": own.value, "interval": own.bounds(), "candidate": chosen},
     )
-    _write_predictions(bench, test, val, probabilities, temperature)
+    _write_predictions(bench, test, val, answers, calibration)
     bench.listener.progress("Drawing the report", 0, 1)
-    _write_map(bench, final.task, test, probabilities[chosen])
+    _write_map(bench, final.task, test, answers[chosen])
     _write_plan(bench, chosen)
     n_train = len(np.unique(results[0].part.train)) + (len(results[0].part.val) if final.refit else 0)
     report: dict[str, Any] = {
@@ -166,14 +157,16 @@ def conclude(
         "transfer_gain": None if gain is None else {"value": gain.value, "interval": gain.bounds()},
         "verdict": answer[0],
         "helped": answer[1],
-        "alarms": alarms(
-            metric_name=metric,
-            chosen=own,
-            gain=gain,
-            summary=figures,
+        "alarms": objective.alarms(
+            metric,
+            answers[chosen],
+            test.labels,
+            own,
+            figures,
             n_test=len(np.unique(test.indices)),
+            gain=gain,
             validation=validation[chosen],
-            chosen_name=chosen,
+            chosen=chosen,
         ),
         "first_answer_s": first["seconds"],
         "first_answer": {k: first[k] for k in ("value", "interval", "how")},
@@ -181,19 +174,18 @@ def conclude(
         "n_val": len(results[0].part.val),
         "n_test": len(np.unique(test.indices)),
         "evaluated_on": prepared.splits.evaluated_on,
-        "classes": list(prepared.source.classes),
         "summary": figures,
-        "validation_summary": summary(softmax(tuning_logits, temperature), tuning_labels, prepared.source.classes),
-        "reliability_before": reliability(softmax(test.logits[chosen]), test.labels),
-        "reliability_after": reliability(probabilities[chosen], test.labels),
-        "temperature": temperature,
-        "abstention": rule,
+        "validation_summary": objective.summary(calibration.answers(tuning_logits), tuning_labels),
+        **objective.report(
+            Judged(
+                calibration, answers[chosen], test.logits[chosen], test.labels, (tuning_logits, tuning_labels), parts
+            )
+        ),
         "audit": prepared.audit.to_json(),
         "notes": [*prepared.splits.notes, *_notes(final, results)],
         "reproduce": command,
         "seed": config.seed,
         "total_s": round(spent(), 2),
-        "uncalibrated_ece": score("ece", softmax(test.logits[chosen]), test.labels),
     }
     write_report(bench.run.path, report)
     from regraft.report.page import render  # matplotlib is wanted at the end only
@@ -202,22 +194,30 @@ def conclude(
     bench.listener.say(answer[0])
 
 
-def _of_rounds(results: list[RoundResult], names: list[str]) -> np.ndarray:
-    """Test probabilities (N, K) of one candidate per round, each calibrated on its own round's validation pictures."""
+def _of_rounds(bench: Workbench, results: list[RoundResult], names: list[str]) -> list[Tested]:
+    """Test answers of one candidate per round, each calibrated on its own round's validation pictures."""
     parts = []
     for result, name in zip(results, names, strict=True):
         found = result.candidates[name]
-        parts.append(softmax(result.test_logits[name], fit_temperature(found.logits, found.labels)))
-    return np.concatenate(parts)
+        calibration = bench.objective.calibrated(found.logits, found.labels)
+        answers = calibration.answers(result.test_logits[name])
+        parts.append(Tested(calibration, answers, bench.labels(result.part.test)))
+    return parts
+
+
+def _joined(parts: list[Tested]) -> np.ndarray:
+    return np.concatenate([part.answers for part in parts])
 
 
 def _verdict(
-    metric: str, chosen: str, intervals: Mapping[str, Interval], gain: Interval | None
+    bench: Workbench, chosen: str, intervals: Mapping[str, Interval], gain: Interval | None
 ) -> tuple[str, bool | None]:
+    metric = bench.metric
     if gain is None:
         own = intervals[chosen]
+        value, low, high = (bench.objective.shown(metric, number) for number in (own.value, own.low, own.high))
         return (
-            f"{chosen} reached {own.value:.1%} [{own.low:.1%}, {own.high:.1%}] ({metric.replace('_', ' ')}); "
+            f"{chosen} reached {value} [{low}, {high}] ({metric.replace('_', ' ')}); "
             "there was no control from scratch, so whether transfer helped is not known.",
             None,
         )
@@ -257,23 +257,23 @@ def _pool(results: list[RoundResult], which: str, labels: np.ndarray) -> _Pooled
 
 
 def _write_predictions(
-    bench: Workbench, test: _Pooled, val: _Pooled, probabilities: Mapping[str, np.ndarray], temperature: float
+    bench: Workbench, test: _Pooled, val: _Pooled, answers: Mapping[str, np.ndarray], calibration: Calibration
 ) -> None:
-    rows: dict[str, list[Any]] = {k: [] for k in ("path", "split", "round", "candidate", "label", "probabilities")}
+    rows: dict[str, list[Any]] = defaultdict(list)
     pictures = bench.prepared.source.pictures
     for split, pooled in (("val", val), ("test", test)):
         for name in pooled.logits:
-            values = probabilities[name] if split == "test" else softmax(pooled.logits[name], temperature)
+            values = answers[name] if split == "test" else calibration.answers(pooled.logits[name])
             rows["path"] += [str(pictures[i].path) for i in pooled.indices]
             rows["split"] += [split] * len(pooled.indices)
             rows["round"] += pooled.rounds.tolist()
             rows["candidate"] += [name] * len(pooled.indices)
-            rows["label"] += bench.prepared.labels[pooled.indices].tolist()
-            rows["probabilities"] += values.astype(np.float32).tolist()
+            for column, cells in bench.objective.columns(values, pooled.labels).items():
+                rows[column] += cells
     _write_table(bench.run.path / "predictions.parquet", rows)
 
 
-def _write_map(bench: Workbench, task: Classification, test: _Pooled, probabilities: np.ndarray) -> None:
+def _write_map(bench: Workbench, task: LinearTask, test: _Pooled, answers: np.ndarray) -> None:
     """Where the final model's features put the test pictures."""
     some = np.arange(len(test.indices))
     if len(some) > MAP_LIMIT:
@@ -287,8 +287,7 @@ def _write_map(bench: Workbench, task: Classification, test: _Pooled, probabilit
     rows = {
         "path": [str(pictures[i].path) for i in test.indices[at]],
         "split": ["test"] * len(at),
-        "label": bench.prepared.labels[test.indices[at]].tolist(),
-        "predicted": probabilities[at].argmax(axis=1).tolist(),
+        **bench.objective.map_columns(answers[at], test.labels[at]),
         "x": xy[:, 0].tolist(),
         "y": xy[:, 1].tolist(),
     }

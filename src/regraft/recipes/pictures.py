@@ -16,20 +16,29 @@ from regraft.data.stream import PictureStore, PictureStream
 from regraft.data.transform import EvalTransform, TrainTransform
 from regraft.recipes.config import FitConfig
 
+#: The least area of a training crop, and how oblong it may be. A crop shows the same class, but not as many cells, nor
+#: of the same size: of numbers it stays near to what the scored picture shows.
+CLASS_CROP, NUMBER_CROP = (0.35, 4 / 3), (0.75, 10 / 9)
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """Usable pictures with what the audit knows of them, and who is in which part."""
+    """Usable pictures with what the audit knows of them, and who is in which part.
+
+    labels: class indices int64 (N,), or numbers float64 (N,). strata: what every part should have some of, int64 (N,).
+    """
 
     source: Source
     facts: list[Facts]
     audit: Audit
     splits: Splits
     labels: np.ndarray
+    strata: np.ndarray
 
-    @property
-    def n_classes(self) -> int:
-        return len(self.source.classes)
+    def known(self) -> np.ndarray:
+        """Pictures that are for training or validation in some round, sorted: all but a held-out test."""
+        rounds = self.splits.rounds
+        return np.unique(np.concatenate([np.concatenate([r.train, r.val]) for r in rounds]))
 
     def units(self, indices: np.ndarray) -> list[str]:
         """What must stay together: the picture's group, else its own content."""
@@ -43,9 +52,9 @@ class Prepared:
 
     def folds(self, indices: np.ndarray, seed: int, k: int = 5) -> np.ndarray:
         """Fold numbers for a cross-validation inside these pictures; every class with two units is in two folds."""
-        labels = self.labels[indices]
-        k = max(2, min(k, int(np.bincount(labels, minlength=self.n_classes)[np.unique(labels)].min())))
-        return fold_of(self.units(indices), labels, k, seed)
+        strata = self.strata[indices]
+        k = max(2, min(k, int(np.bincount(strata)[np.unique(strata)].min())))
+        return fold_of(self.units(indices), strata, k, seed)
 
 
 def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = None) -> Prepared:
@@ -58,12 +67,14 @@ def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = Non
         group=config.group,
         split_column=config.split,
         test=config.test,
+        numeric={"auto": None, "classification": False, "regression": True}[config.task],
     )
+    config.check_labels(numeric=source.numeric)
     usable, facts, report = audit(source, max_bad=config.max_bad, threads=config.threads, progress=progress)
     # Few pictures: one random partition says little, so it is drawn again; solving a probe is cheap, training is not.
     repeats = 3 if config.strategies == ("probe",) else 2
     splits = make_splits(usable, facts, seed=config.seed, repeats=repeats)
-    return Prepared(usable, facts, report, splits, usable.labels())
+    return Prepared(usable, facts, report, splits, usable.labels(), usable.strata())
 
 
 class Streams:
@@ -81,7 +92,11 @@ class Streams:
             side = round(max(self.spec.shape[1:]) * 1.4)
             self._store = PictureStore([p.path for p in self.prepared.source.pictures], short_side_px=side)
         batch = max(1, min(config.batch_size, max(4, len(indices) // 8), len(indices)))
-        transform = TrainTransform(self.spec, scale=(config.crop_scale, 1.0), flip=config.flip, colour=config.colour)
+        least, ratio = NUMBER_CROP if self.prepared.source.numeric else CLASS_CROP
+        least = least if config.crop_scale is None else config.crop_scale
+        transform = TrainTransform(
+            self.spec, scale=(least, 1.0), ratio=(1 / ratio, ratio), flip=config.flip, colour=config.colour
+        )
         return PictureStream(
             [self.prepared.source.pictures[i].path for i in indices],
             self.prepared.labels[indices],

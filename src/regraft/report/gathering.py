@@ -142,17 +142,18 @@ def scatter(run: Path, report: Report) -> Scatter | None:
             {
                 "file": Path(str(row.get("path", ""))).name,
                 "split": str(row.get("split") or ""),
-                "true": class_name(report.classes, label),
+                "true": str(row.get("band") or class_name(report.classes, label)),
                 "predicted": class_name(report.classes, predicted) if predicted >= 0 else "",
             }
         )
+    bands = {int(row["label"]): str(row["band"]) for row in rows if row.get("band")}
     for label in sorted(by_class):
         hue = _HUES[label] if 0 <= label < len(_HUES) else (195 + 137.508 * label) % 360
         points = sorted(by_class[label], key=lambda point: point["wrong"])
         out.classes.append(
             {
                 "number": label,
-                "name": class_name(report.classes, label),
+                "name": bands.get(label) or class_name(report.classes, label),
                 "hue": f"{hue:.0f}",
                 "lift": 0.0 if label < len(_HUES) else (-0.09, 0.0, 0.09)[label % 3],
                 "points": points,

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from regraft.core.errors import ArtifactError
 from regraft.core.files import replacing
-from regraft.measure import METRICS, Interval, format_gain, format_value, risk_coverage
+from regraft.measure import METRICS, NUMBER_METRICS, Interval, format_gain, format_value, metric_of, risk_coverage
 from regraft.report import figures, gathering
+from regraft.report.numbers import numbers
 from regraft.report.schema import Report, read_report
 
 #: Names of distances for people.
@@ -33,8 +34,9 @@ def render(run: Path) -> Path:
     where report.json is missing, of an unknown version, or names a metric that is unknown.
     """
     report = read_report(run)
-    if report.metric not in METRICS:
-        raise ArtifactError(f"{run / 'report.json'} has the metric {report.metric!r}; known are {', '.join(METRICS)}.")
+    known = [*METRICS, *NUMBER_METRICS]
+    if report.metric not in known:
+        raise ArtifactError(f"{run / 'report.json'} has the metric {report.metric!r}; known are {', '.join(known)}.")
     environment = Environment(
         loader=PackageLoader("regraft.report", "."),
         autoescape=True,
@@ -58,9 +60,9 @@ def render(run: Path) -> Path:
 
 
 def _contents(run: Path, report: Report) -> dict[str, Any]:
-    label = METRICS[report.metric].label
+    label = metric_of(report.metric).label
     title = label[0].upper() + label[1:]
-    percent = report.metric not in ("auc", "nll")
+    percent = metric_of(report.metric).form == "share"
     rows = [candidate.model_dump() for candidate in report.candidates]
     lines = gathering.metrics_lines(run)
     predictions = gathering.test_predictions(run, report)
@@ -90,6 +92,7 @@ def _contents(run: Path, report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "adaptation": _adaptation(run, report),
+        "numbers": numbers(run, report),
         "metric_label": label,
         "metric_title": title,
         "headline": headline,
@@ -155,7 +158,7 @@ def _mood(report: Report) -> str:
         return "plain"
     gain = _gain_interval(report)
     if gain is not None:
-        low, high = (gain.low, gain.high) if METRICS[report.metric].higher_is_better else (-gain.high, -gain.low)
+        low, high = (gain.low, gain.high) if metric_of(report.metric).higher_is_better else (-gain.high, -gain.low)
         if low < 0 and high < 0:
             return "bad"
     return "open"
@@ -184,9 +187,9 @@ def _reason(report: Report) -> str:
         return ""
     if chosen.validation is None:
         return f"{chosen.name} was kept."
-    better = "highest" if METRICS[report.metric].higher_is_better else "lowest"
+    better = "highest" if metric_of(report.metric).higher_is_better else "lowest"
     others = [row.validation for row in report.candidates if row is not chosen and row.validation is not None]
-    sign = 1 if METRICS[report.metric].higher_is_better else -1
+    sign = 1 if metric_of(report.metric).higher_is_better else -1
     best = all(sign * chosen.validation >= sign * other for other in others)
     how = f"the {better} of {len(others) + 1}" if best and others else "by the recipe's rule"
     value = format_value(report.metric, chosen.validation)
@@ -252,6 +255,6 @@ def _duration(seconds: float | None) -> str:
 def _bounds(metric: str, interval: Any) -> str:
     if not interval or interval[0] is None or interval[1] is None:
         return ""
-    if metric in ("auc", "nll"):
-        return f"{interval[0]:.3f} to {interval[1]:.3f}"
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+    if metric_of(metric).form == "share":
+        return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+    return f"{format_value(metric, interval[0])} to {format_value(metric, interval[1])}"

@@ -1,8 +1,8 @@
 """`report.json`: what a run found, in a form that programs can read. Every field is described here and
 nowhere else.
 
-Metrics are fractions in 0…1 (nll in nats), times are seconds, NaN is never written: a figure without meaning
-is null.
+Metrics are fractions in 0…1 (nll in nats, mae and rmse in the unit of the numbers), times are seconds, NaN is
+never written: a figure without meaning is null.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ class Candidate(Figure):
         None, description="adapt: mean rank by the label-free validators, 1 = best; the choice was made by it"
     )
     oracle: float | None = Field(
-        None, description="adapt: accuracy by the oracle's labels, read after the choice; null without --oracle"
+        None,
+        description="adapt: accuracy (of numbers: mean absolute error) by the oracle's labels, read after the choice",
     )
     source_accuracy: float | None = Field(None, description="adapt: accuracy on held-out source pictures")
     open_set: dict[str, Any] | None = Field(
         None, description="adapt with --setting open: as the report's own `open_set`, of this candidate"
     )
+    source_error: float | None = Field(None, description="adapt: mean absolute error on held-out source pictures")
     chosen: bool = Field(False, description="whether this is the one that was kept")
 
 
@@ -100,7 +102,9 @@ class Report(BaseModel):
     backbone: str = Field("", description="name of the pretrained network")
     created: str = Field("", description="UTC, ISO 8601")
 
-    metric: str = Field("accuracy", description="name of the metric of value, candidates and gain (measure.METRICS)")
+    metric: str = Field(
+        "accuracy", description="name of the metric of value, candidates and gain (measure.METRICS, NUMBER_METRICS)"
+    )
     value: float | None = Field(None, description="the chosen candidate's metric on `evaluated_on`")
     interval: Bounds = Field((None, None), description="its [low, high], 95 % bootstrap over the test samples")
     candidates: list[Candidate] = Field(default_factory=list, description="everything that was tried, with its figures")
@@ -118,7 +122,7 @@ class Report(BaseModel):
         None, description="adapt: the control without adaptation: name, source_accuracy, label_free_score, oracle"
     )
     oracle_gain: Figure | None = Field(
-        None, description="adapt: accuracy(kept) − accuracy(source-only) by the oracle, with its paired interval"
+        None, description="adapt: metric(kept) − metric(source-only) by the oracle, with its paired interval"
     )
     oracle_per_class: list[dict[str, Any]] | None = Field(
         None, description="adapt: per class name, n, accuracy and F1 of source-only and of what was kept, by the oracle"
@@ -173,7 +177,16 @@ class Report(BaseModel):
     evaluated_on: str = Field("", description="what the figures come from: 'test split (20 %, held out first)', …")
     classes: list[str] = Field(default_factory=list, description="class names in the order of the label indices")
 
-    summary: dict[str, Any] | None = Field(None, description="measure.summary of the chosen candidate on the test")
+    number: str | None = Field(None, description="regression: the name of the number; null where classes are told")
+    prediction_interval: dict[str, Any] | None = Field(
+        None,
+        description="regression: half_width around a predicted number, in its unit, from n held-out residuals; the "
+        "coverage that it is for, and tested_coverage, the share of test pictures that it held for",
+    )
+
+    summary: dict[str, Any] | None = Field(
+        None, description="measure.summary of the chosen candidate on the test; regression: measure.number_summary"
+    )
     validation_summary: dict[str, Any] | None = Field(None, description="the same on validation")
     reliability_before: list[dict[str, Any]] | None = Field(
         None, description="measure.reliability on the test, before temperature scaling"

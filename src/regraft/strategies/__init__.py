@@ -3,5 +3,6 @@
 from regraft.strategies.plan import Plan, PlanRow, RuleStrategy
 from regraft.strategies.presets import strategies
 from regraft.strategies.probe import ProbeHead, fit_probe
+from regraft.strategies.regression import fit_number_probe
 
-__all__ = ["Plan", "PlanRow", "ProbeHead", "RuleStrategy", "fit_probe", "strategies"]
+__all__ = ["Plan", "PlanRow", "ProbeHead", "RuleStrategy", "fit_number_probe", "fit_probe", "strategies"]

@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Setting = tuple[str, float]
-Solution = tuple[Array, Array]
+from regraft.strategies.ridge import (
+    RIDGE,
+    Array,
+    Indices,
+    Setting,
+    Solution,
+    for_raw_features,
+    held_out,
+    least_coordinates,
+    solve_ridge,
+    standardised,
+)
 
 #: Penalty per sample for logistic regression, on features of unit mean square per coordinate: strong → weak.
 LOGISTIC = (1.0, 0.1, 0.01, 0.001)
-#: Ridge strengths relative to the mean eigenvalue of the features' Gram matrix.
-RIDGE = (0.001, 0.01, 0.1, 1.0, 10.0)
 #: L-BFGS stops here; the log-loss out of fold is flat long before the last digit.
 ITERATIONS, GRADIENT_TOLERANCE = 150, 1e-4
 
@@ -34,7 +40,8 @@ class ProbeHead:
     """weight (K, D) and bias (K,) for raw features; logits = features @ weight.T + bias.
 
     out_of_fold: (N, K) logits of every training sample from a head that did not see its fold.
-    scores: out-of-fold accuracy of every setting tried.
+    scores: out-of-fold accuracy of every setting tried. Of a regression the logits are numbers (N, R) in the label's
+    own unit, and the scores R².
     """
 
     weight: NDArray[np.float32]
@@ -64,48 +71,21 @@ def fit_probe(
     few samples; that scale is part of the head, so its softmax is meaningful as it is.
     """
     settings = settings or tuple([("ridge", s) for s in RIDGE] + [("logistic", s) for s in LOGISTIC])
-    centre, scale = _standard(features)
-    x = (features.astype(np.float64) - centre) / scale
+    centre, scale, x = standardised(features)
     # Threads of BLAS cost more than they bring on matrices of this size, and much more beside other work.
     with threadpool_limits(limits=1, user_api="blas"):
-        if len(x) < x.shape[1]:
-            basis, z = _own_coordinates(x)
-        else:
-            basis, z = None, x
-        out_of_fold = {setting: np.zeros((len(x), n_classes)) for setting in settings}
-        for fold in np.unique(folds):
-            train, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            for setting, (weight, bias) in _solve(z[train], labels[train], n_classes, settings).items():
-                out_of_fold[setting][held] = z[held] @ weight.T + bias
+        basis, z = least_coordinates(x)
+        out_of_fold = held_out(
+            z, folds, settings, n_classes, lambda train: _solve(z[train], labels[train], n_classes, settings)
+        )
         losses = {setting: _best_log_loss(logits, labels) for setting, logits in out_of_fold.items()}
         kind, strength = min(settings, key=lambda s: losses[s][0])
         factor = losses[kind, strength][1]
         weight, bias = _solve(z, labels, n_classes, ((kind, strength),))[kind, strength]
-        if basis is not None:
-            weight = weight @ basis
-    weight, bias = weight * (factor / scale), bias * factor
-    bias = bias - weight @ centre
+    weight, bias = for_raw_features(weight * factor, bias * factor, basis, centre, scale)
     scores = {f"{k} {s:g}": float((out_of_fold[k, s].argmax(1) == labels).mean()) for k, s in settings}
     chosen = out_of_fold[kind, strength] * factor
     return ProbeHead(weight.astype(np.float32), bias.astype(np.float32), kind, strength, chosen, scores)
-
-
-def _standard(features: NDArray[np.float32]) -> tuple[Array, float]:
-    """The mean per coordinate and one scale for all: coordinates keep their relative spread, which is information."""
-    centre = features.mean(axis=0, dtype=np.float64)
-    spread = float(np.sqrt(np.square(features - centre, dtype=np.float64).mean()))
-    return centre, spread or 1.0
-
-
-def _own_coordinates(x: Array) -> Solution:
-    """(R, D) orthonormal rows that span the samples (N, D), and the samples in them (N, R)."""
-    values, vectors = np.linalg.eigh(x @ x.T)
-    kept = values > max(values[-1], 0) * 1e-10
-    if not kept.any():  # all samples are the same
-        return np.eye(1, x.shape[1]), np.zeros((len(x), 1))
-    root = np.sqrt(values[kept])
-    basis = (vectors[:, kept] / root).T @ x
-    return basis, vectors[:, kept] * root
 
 
 def _solve(x: Array, labels: Indices, n_classes: int, settings: tuple[Setting, ...]) -> dict[Setting, Solution]:
@@ -113,16 +93,8 @@ def _solve(x: Array, labels: Indices, n_classes: int, settings: tuple[Setting, .
     solved: dict[Setting, Solution] = {}
     targets = np.eye(n_classes)[labels]
     strengths = [s for kind, s in settings if kind == "ridge"]
-    if strengths:
-        prior, centre = targets.mean(axis=0), x.mean(axis=0)
-        centred = x - centre
-        right = centred.T @ (targets - prior)
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        unit = float(values.sum()) / len(x) or 1.0
-        rotated = vectors.T @ right
-        for strength in strengths:
-            weight = (vectors @ (rotated / (np.maximum(values, 0) + strength * unit)[:, None])).T
-            solved["ridge", strength] = (weight, prior - weight @ centre)
+    for strength, solution in solve_ridge(x, targets, strengths).items():
+        solved["ridge", strength] = solution
     start = np.zeros((n_classes, x.shape[1] + 1))
     start[:, -1] = np.log((targets.sum(axis=0) + 0.5) / (len(x) + 0.5 * n_classes))
     for strength in sorted((s for kind, s in settings if kind == "logistic"), reverse=True):

@@ -1,5 +1,7 @@
 """Floor 2: what is minimised."""
 
 from regraft.tasks.classification import Classification
+from regraft.tasks.linear import LinearTask
+from regraft.tasks.regression import Regression
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "LinearTask", "Regression"]

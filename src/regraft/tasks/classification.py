@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from regraft.backbones.base import ImageBackbone
-from regraft.core.types import Batch, StepOutput, Task
+from regraft.core.types import Batch, StepOutput
+from regraft.tasks.linear import LinearTask, mean_over_samples, weighted_mean
 
 
-class Classification(Task):
+class Classification(LinearTask):
     """Pictures (N, 3, H, W) → logits (N, K).
 
     class_weights: (K,), mean 1, or None. label_smoothing: share of the target spread over all classes (Szegedy et al.
@@ -31,32 +32,27 @@ class Classification(Task):
         cutmix: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone.feature_dim, n_classes)
+        super().__init__(backbone, n_classes, dropout=dropout)
         self.n_classes = n_classes
         self.label_smoothing = label_smoothing
         self.mixup, self.cutmix = mixup, cutmix
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def layer_groups(self) -> dict[str, list[str]]:
-        """The backbone's groups and then "head"."""
-        groups = {
-            group: [f"backbone.{name}" for name in names] for group, names in self.backbone.layer_groups().items()
-        }
-        return {**groups, "head": [f"head.{name}" for name, _ in self.head.named_parameters()]}
-
-    def set_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Put a solved head in place: weight (K, D), bias (K,)."""
-        with torch.no_grad():
-            self.head.weight.copy_(weight)
-            self.head.bias.copy_(bias)
-
     def predict(self, x: Tensor) -> Tensor:
         """Logits (N, K)."""
-        logits: Tensor = self.head(self.dropout(self.backbone(x).pooled))
-        return logits
+        return self.head_outputs(x)
+
+    def supervised(
+        self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0, sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """PyTorch's weighted cross-entropy, which divides by the sum of the weights: of classes, times of samples."""
+        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
+        if sample_weights is None:
+            return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing)
+        each = F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing, reduction="none")
+        return weighted_mean(
+            each, sample_weights, sample_weights if weights is None else sample_weights * weights[labels]
+        )
 
     def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
         batch = batches["train"]
@@ -70,10 +66,7 @@ class Classification(Task):
         losses = -(targets * logits.log_softmax(dim=1))
         if isinstance(self.class_weights, Tensor):
             losses = losses * self.class_weights
-        per_sample = losses.sum(dim=1)
-        if batch.weight is None:
-            return StepOutput(per_sample.mean())
-        return StepOutput((per_sample * batch.weight).sum() / batch.weight.sum().clamp(min=1))
+        return StepOutput(mean_over_samples(losses.sum(dim=1), batch.weight))
 
     def _mix(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         cut = self.cutmix > 0 and (self.mixup <= 0 or bool(torch.rand(()) < 0.5))

@@ -211,12 +211,12 @@ class Recorder:
         return np.array([[taken, len(path.name)] for path in paths], dtype=np.float32)
 
 
-def test_one_source_asks_for_the_features_that_it_always_asked_for(sources: Labelled) -> None:
+def test_one_source_has_one_set_of_statistics_and_its_features_once(sources: Labelled) -> None:
     one = replace(sources, names=("one",), domains=np.zeros_like(sources.domains))
     bench = Recorder(one)
     train, held = FeatureCandidates(bench)._source_normalised(bench.model.backbone)  # type: ignore[arg-type]
     of_train, of_held = ([one.source.paths[i] for i in part] for part in (one.train, one.held))
-    assert bench.asked == [("statistics", of_train), ("features", of_train), ("features", of_held)]
+    assert bench.asked == [("statistics", of_train), ("features", of_train + of_held)]
     assert train[:, 0].tolist() == [1] * len(of_train) and held[:, 0].tolist() == [1] * len(of_held)
     task = Adaptation(model_of(np.eye(4, 3)), None)
     assert task.source_weights is None and not one.several

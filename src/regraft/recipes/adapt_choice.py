@@ -291,17 +291,19 @@ def _notes(ignored: Mapping[str, str]) -> tuple[str, ...]:
     return ("Not counted in the ranks: " + "; ".join(f"{name} ({why})" for name, why in ignored.items()) + ".",)
 
 
-def next_steps(found: Alarm, best: str) -> str:
-    """What to do after the choice."""
+def next_steps(found: Alarm, best: str, *, numbers: bool = False) -> str:
+    """What to do after the choice. numbers: of a regression, which has no classes and trains no whole network."""
     if found.keep_adapted:
+        more = "" if numbers else "; --tune network trains the whole network"
         return (
             f"{best} is kept on label-free evidence. Label 50 to 100 target pictures, give them by --oracle, and the "
-            "report shows what was really gained; --tune network trains the whole network."
+            f"report shows what was really gained{more}."
         )
     if found.alarms:
+        same = "the same number means the same there" if numbers else "the target has the source's classes at all"
         return (
-            "Look whether the target has the source's classes at all. If it has, label a few dozen target pictures and "
-            "use `regraft fit` on both domains together: a few labels beat every unlabelled method here."
+            f"Look whether {same}. If so, label a few dozen target pictures and use `regraft fit` on both domains "
+            "together: a few labels beat every unlabelled method here."
         )
     return (
         "Source-only is as good as anything that could be shown without target labels. A stronger backbone usually "

@@ -259,7 +259,7 @@ def decide_numbers(bench: NumberBench, candidates: list[Adapted], names: tuple[s
         distance=distances,
         alarms=compared.found.alarms,
         notes=(f"Not counted in the ranks: {ignored}.",) if ignored else (),
-        next_steps=next_steps(compared.found, compared.best.name),
+        next_steps=next_steps(compared.found, compared.best.name, numbers=True),
         plan=f"{kept.name}\nno parameter of the backbone is trained; the head is solved on the source's features\n",
     )
 

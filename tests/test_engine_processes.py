@@ -11,7 +11,7 @@ import torch
 
 import tiny_training
 from regraft.engine import fit
-from tiny_training import PAIR, PAIR_RULES, Regression, numbers, one_machine, plan_of
+from tiny_training import ALIGNED, PAIR, PAIR_RULES, Regression, align, numbers, one_machine, plan_of
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,14 @@ def test_number_that_breaks_in_one_process_stops_both(two: tuple[dict[str, Any],
         assert "DivergedError" in result["found"] and "at step 3" in result["found"]
     for name, value in first["task"].items():
         assert torch.isfinite(value).all() and torch.equal(value, second["task"][name]), name
+
+
+@pytest.mark.parametrize("name", ALIGNED)
+def test_alignment_over_two_processes_is_the_alignment_over_one(
+    name: str, two: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    """Distances between samples of both halves count: the mean of the halves' losses would be another loss."""
+    alone = align(name, one_machine(), None)
+    for result in two:
+        for key, value in alone.items():
+            torch.testing.assert_close(result["aligned"][name][key], value, rtol=1e-4, atol=1e-5, msg=f"{name} {key}")

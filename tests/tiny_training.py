@@ -2,7 +2,7 @@
 
 Also a script: `tiny_training.py kill OUT STEP` trains and kills itself with SIGKILL after STEP steps (0 = not at all);
 `tiny_training.py two OUT` trains a network without batch statistics in two processes, once soundly and once with an
-input that is no number in the second process alone.
+input that is no number in the second process alone, and then adapts to a second domain with several losses.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regraft.adaptation import losses
+from regraft.adaptation.rules import rules_for
+from regraft.adaptation.task import Adaptation
 from regraft.core.errors import DivergedError
-from regraft.core.types import Batch, Rule, StepOutput, Task
+from regraft.core.types import Batch, Features, Rule, StepOutput, Task
 from regraft.engine import FitResult, FitSettings, Machine, StepRecord, fit, launch
 from regraft.strategies import Plan, RuleStrategy
+from regraft.tasks.classification import Classification
 
 
 class Numbers:
@@ -171,6 +175,54 @@ PAIR = FitSettings(9, accumulate=1, warmup=0.0, clip_norm=0.5, ema=0.5)
 PAIR_RULES = (Rule("a.bias", None), Rule("group:a", 1.0, 0.4), Rule("group:b", 2.0))
 
 
+class Rows(nn.Module):
+    """Rows (N, 5) → pooled (N, 4), without batch norm: all that an adaptation asks of a backbone."""
+
+    feature_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Features:
+        return Features(self.linear(x).tanh())
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        return {"linear": ["linear.weight", "linear.bias"]}
+
+
+class Part:
+    """One process's half of every batch, which have no padding; the target's carry no label."""
+
+    def __init__(self, x: Tensor, y: Tensor | None, rank: int | None) -> None:
+        self.x, self.y = x, y
+        self.own = slice(None) if rank is None else slice(len(x) // 2 * rank, len(x) // 2 * (rank + 1))
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
+        if start == 0:
+            yield Batch(self.x[self.own], None if self.y is None else self.y[self.own])
+
+
+#: Losses whose value over a batch is not the mean of its halves'.
+ALIGNED = ("DAN", "DeepCORAL", "CDAN+E", "MCC", "BNM", "JAN", "DDAN")
+
+
+def align(name: str, machine: Machine, rank: int | None) -> dict[str, Tensor]:
+    """Four steps of an adaptation without batch norm, on whole batches or on this process's half of them."""
+    torch.manual_seed(0)
+    model = Classification(Rows(), 3)  # type: ignore[arg-type]
+    draw = torch.Generator().manual_seed(2)
+    source, target = torch.randn(12, 5, generator=draw), torch.randn(8, 5, generator=draw) + 1
+    task = Adaptation(model, losses.get(name)(4, 3), shared=rank is not None)
+    plan = plan_of(task, *rules_for(task, pretrained=False), base_lr=0.05)
+    streams = {"source": Part(source, torch.arange(12) % 3, rank), "target": Part(target, None, rank)}
+    fit(task, streams, plan, FitSettings(4, warmup=0.0), machine)
+    return {key: value.clone() for key, value in task.state_dict().items()}
+
+
 def main(job: str, out: Path, step: int = 0) -> None:
     torch.set_num_threads(1)
     if job == "kill":
@@ -193,6 +245,7 @@ def main(job: str, out: Path, step: int = 0) -> None:
         except DivergedError as error:
             found = repr(error)
         results["broken" if broken else "sound"] = {"task": task.state_dict(), "found": found}
+    results["aligned"] = {name: align(name, machine, rank) for name in ALIGNED}
     torch.save(results, out.with_suffix(f".{rank}"))
 
 

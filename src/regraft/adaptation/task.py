@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft.adaptation.base import DomainLoss
+from regraft.adaptation.gathering import rows_of_all
 from regraft.adaptation.partial import class_weights, resample
 from regraft.adaptation.self_training import SHOT
 from regraft.adaptation.views import fourier_restyle, strengthen
@@ -36,6 +37,8 @@ class Adaptation(Task):
     weights of their classes. The paper multiplies the classification loss and the discriminator's by them (eq. 4 and
     5); drawing has the same expectation up to a factor, serves the losses that have no place for weights, and gives the
     source's batch statistics the target's mixture too. The target's view carries the weights.
+
+    shared: each process has its part of every batch, and the losses are computed on the rows of all (`gathering`).
     """
 
     source_weights: Tensor | None
@@ -54,12 +57,13 @@ class Adaptation(Task):
         smoothing: float = 0.1,
         partial: bool = False,
         source_weights: Tensor | None = None,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
         self.weight = (loss.default_weight if weight is None else weight) if loss is not None else 0.0
-        self.restyle, self.smoothing = restyle, smoothing
+        self.restyle, self.smoothing, self.shared = restyle, smoothing, shared
         self.register_buffer("source_weights", source_weights, persistent=False)
         self.teacher: nn.Module | None = None
         if loss is not None and loss.needs_teacher:
@@ -123,10 +127,10 @@ class Adaptation(Task):
                 domains = None if domains is None else domains[rows]
             if self.training and self.restyle > 0 and target is not None:
                 x = fourier_restyle(x, target.x, self.restyle)
-            if self.reference is not None:
-                features, logits = self._fixed(self.reference, x)
-            else:
-                features, logits = self.views(x)
+            fixed = self.reference is not None
+            features, logits = self._all(*(self._fixed(x) if fixed else self.views(x)))
+            (labels,), domains = self._all(labels), None if domains is None else self._all(domains)[0]
+            if not fixed:
                 share = None if self.source_weights is None else self._share(self.source_weights, domains)
                 total = self.model.supervised(logits.float(), labels, self.smoothing, share)
                 logs["source_loss"] = total.detach()
@@ -138,21 +142,25 @@ class Adaptation(Task):
         assert total is not None, "there is a source, or a loss over the target"
         return StepOutput(total, logs)
 
-    @staticmethod
     @torch.no_grad()
-    def _fixed(model: LinearTask, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _fixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features and logits of the frozen source-only model, with its own statistics."""
-        features = model.eval().backbone(x).pooled
-        return features, model.head(features)
+        assert self.reference is not None
+        features = self.reference.eval().backbone(x).pooled
+        return features, self.reference.head(features)
+
+    def _all(self, *rows: Tensor) -> tuple[Tensor, ...]:
+        """The rows of all processes, where these share a batch."""
+        return tuple(rows_of_all(part) for part in rows) if self.shared and self.training else rows
 
     def _pair(self, source: DomainView | None, x: Tensor) -> tuple[DomainView, DomainView]:
         assert self.loss is not None
-        features, logits = self.views(x)
-        strong = self.views(strengthen(x))[1] if self.loss.needs_strong else None
+        features, logits = self._all(*self.views(x))
+        strong = self._all(self.views(strengthen(x))[1])[0] if self.loss.needs_strong else None
         teacher = None
         if self.teacher is not None:
             with torch.no_grad():
-                teacher = self.teacher.predict(x)  # type: ignore[operator]
+                teacher = self._all(self.teacher.predict(x))[0]  # type: ignore[operator]
         target = DomainView(features, logits, None, strong, teacher, self.target_weights)
         if source is None:
             source = DomainView(features[:0], logits[:0], None)

@@ -196,6 +196,7 @@ class AdaptBench:
             return Adaptation(
                 model, loss, weight=self.weight(method), restyle=config.restyle, smoothing=config.smoothing,
                 partial=config.setting == "partial" and loss is not None,
+                shared=self.machine.fabric.world_size > 1,
             )  # fmt: skip
 
     def weight(self, method: Method | None) -> float | None:

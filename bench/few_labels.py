@@ -2,9 +2,9 @@
 
     python bench/few_labels.py --shared ../shared --sets hymenoptera,neu_cls,chest_xray --seeds 0 [--per-class 20]
 
-Draws that many training pictures of each class with the seed, writes a table with them and the whole test part, and runs
-`regraft fit --table` in a process of its own with the default backbone and budget of 60 s. Prints a line per run with
-every candidate's accuracy on the test, the gain over scratch with its interval, and one line of JSON.
+Draws that many training pictures of each class with the seed, writes a table with them and the whole test part, and
+runs `regraft fit --table` in a process of its own with the default backbone and a budget of 60 s. Prints a line per run
+with every candidate's accuracy on the test and the gain over scratch, and one line of JSON.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from regraft.deploy.onnx_export import ExportReport, build_model, export_onnx, j
 from regraft.deploy.onnx_predictor import OnnxPredictor
 from regraft.deploy.onnx_preprocess import preprocessing
 from regraft.deploy.packing import pack, unpack
+from regraft.deploy.prediction import ClassReader
 from regraft.deploy.predictor import Predictor
 from regraft.tasks import Classification
 
@@ -317,7 +318,7 @@ def test_the_runtime_of_an_open_target_calls_it_unknown(
     exported: tuple[Path, ExportReport], artifact: Path, pictures: list[Path]
 ) -> None:
     plain = OnnxPredictor.load(exported[0], threads=1)
-    assert plain.metadata["regraft.unknown"] == "false" and not plain.unknown
-    metadata = onnx_export._metadata(replace(unpack(artifact), unknown=True))
+    assert plain.metadata["regraft.unknown"] == "false" and plain.reader == ClassReader(plain.labels, plain.threshold)
+    metadata = onnx_export._metadata(replace(unpack(artifact), unknown=True))  # type: ignore[type-var]
     (found,) = OnnxPredictor(plain.session, metadata).predict(pictures[0], threshold=1.0)
     assert found.label == "unknown" and found.unknown and not found.abstained

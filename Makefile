@@ -18,8 +18,8 @@ setup: $(READY)  ## .venv with Regraft, every extra and the developers' tools
 demo: $(READY)  ## The main job, offline, on real pictures: ends with the verdict and the report's path
 	$(BIN)/regraft demo
 
-test: $(READY)  ## The tests (PYTEST_ARGS="-k plan" picks some)
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+test: $(READY)  ## The tests, two files at a time (PYTEST_ARGS="-k plan -n 0" picks some, one after the other)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff, its formatter as a check, mypy
 	$(BIN)/ruff check .

@@ -19,8 +19,11 @@ PICTURES_PER_CLASS = 12
 
 @pytest.fixture(scope="session", autouse=True)
 def two_threads() -> None:
-    """Tests share a machine with others: two threads for torch."""
-    torch.set_num_threads(2)
+    """Tests share a machine with others: two threads for torch, one where two workers share the tests."""
+    beside_others = "PYTEST_XDIST_WORKER" in os.environ
+    torch.set_num_threads(1 if beside_others else 2)
+    if beside_others:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
 
 
 @pytest.fixture(scope="module")

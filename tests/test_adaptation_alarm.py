@@ -48,7 +48,7 @@ def test_sound_evidence_keeps_the_adapted_model() -> None:
     [
         ({"gap": LEAST_GAP - 0.01}, "hardly be told apart", False),
         ({"affinity": LEAST_AFFINITY - 0.01}, "as clearly as", True),
-        ({"together": LEAST_CONSENSUS - 0.01}, "contradict each other", True),
+        ({"together": LEAST_CONSENSUS - 0.01}, "times as well as on the source", True),
         ({"collapsed": ("bee",)}, "bee", True),
         ({"reverse": Reverse(0.2 + 0.99 * LEAST_REVERSE * 0.75, 0.5, 0.95, 0.2)}, "do not fit", True),
         ({"votes": {"a": FOR, "b": OPEN, "c": OPEN}}, "only 1 of 3", False),

@@ -178,7 +178,7 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
             best,
             gap=_gap(bench, by_name[control]),
             affinity=_affinity(bench, setting, by_name.get("AdaBN", by_name[control])),
-            together=consensus([setting.answers(c) for c in peers(candidates)]),
+            together=_together(setting, candidates),
             votes=votes,
             reverse=reverse,
             collapsed=_collapsed(bench, setting, by_name[best], by_name[control]),
@@ -268,6 +268,14 @@ def _collapsed(bench: AdaptBench, setting: Setting, best: Adapted, control: Adap
     after = set(collapsed(setting.narrowed(best).target_logits, prior))
     before = set(collapsed(setting.narrowed(control).target_logits, prior))
     return tuple(bench.classes[int(i)] for i in sorted(after - before))
+
+
+def _together(setting: Setting, candidates: list[Adapted]) -> float | None:
+    """The consensus on the target over that on the held-out source: a hard task has less of it on both."""
+    found = peers(candidates)
+    target = consensus([setting.answers(c) for c in found])
+    source = consensus([c.source_logits.argmax(1) for c in found if c.source_logits is not None])
+    return target if target is None or not source or source <= 0 else target / source
 
 
 def _distances(bench: AdaptBench, control: Adapted, best: Adapted) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from regraft.core.errors import UsageError
 from regraft.recipes import of_classes
 from regraft.recipes.budget import schedule, usual_epochs
 from regraft.recipes.candidates import Candidate, Workbench, selection_score
-from regraft.recipes.choice import choose
+from regraft.recipes.choice import choose, class_losses
 from regraft.recipes.config import checked, seconds
 
 
@@ -33,6 +33,18 @@ def test_a_clearly_better_challenger_is_taken() -> None:
         choose([{"probe": candidate("probe", 2, wrong=20), "finetune": candidate("finetune", 2, wrong=2)}], "accuracy")
         == "finetune"
     )
+
+
+def test_a_mistake_never_makes_the_loss_smaller() -> None:
+    """The same answers but for one sample, which the other has wrong by a little."""
+    labels = np.arange(287) % 2
+    right = np.geomspace(0.5, 12, 287)
+    wrong = np.where(np.arange(287) == 0, -0.1, right)
+    faultless, faulty = (
+        class_losses(np.stack([np.where(labels == 0, m, 0), np.where(labels == 1, m, 0)], axis=1), labels)
+        for m in (right, wrong)
+    )
+    assert faultless.mean() < faulty.mean()
 
 
 def test_a_challenger_within_chance_is_not() -> None:

@@ -18,13 +18,14 @@ from regraft.measure.metrics import bin_of, checked
 COLDEST, HOTTEST = 0.05, 20.0
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, doubting: bool = False) -> float:
     """The T in [0.05, 20] that minimises the mean NLL of softmax(logits / T); logits (N, K), labels (N,).
 
     Fit it on validation. In 1 / T the NLL is convex, so the one minimum is found. Differs from the paper
     where every sample is classified rightly: NLL then falls without end as T → 0, so the labels are smoothed
-    by 1 / (N + 2) (Platt's correction, 1999), which says no more than N right answers can. Raises DataError
-    for no samples or logits that are not finite.
+    by 1 / (N + 2) (Platt's correction, 1999), which says no more than N right answers can. doubting: smooth them
+    in any case, so that models with and without a mistake can be compared. Raises DataError for no samples or logits
+    that are not finite.
     """
     logits, labels = checked(logits, labels)
     if len(labels) == 0 or not np.isfinite(logits).all():
@@ -36,7 +37,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     targets[np.arange(n), labels] = 1.0
     own = logits[np.arange(n), labels]
     others = np.where(targets > 0, -np.inf, logits).max(axis=1)
-    if (own > others).all():
+    if doubting or (own > others).all():
         doubt = 1 / (n + 2)
         targets = targets * (1 - doubt) + (1 - targets) * doubt / (classes - 1)
 

@@ -15,13 +15,19 @@ from regraft.measure.calibration import fit_temperature
 from regraft.measure.metrics import metric_of
 from regraft.recipes.candidates import Candidate, softmax
 
+#: Differences below this are of the temperatures' search, not of the candidates.
+ROUNDING = 1e-6
 #: (outputs (N, K), labels (N,)) → losses (N,)
 Losses = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def class_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Log-loss per sample (N,) after the temperature that suits these logits best."""
-    probabilities = softmax(logits, fit_temperature(logits, labels))
+    """Log-loss per sample (N,) after the temperature that suits these logits best.
+
+    Every candidate's is fitted with the same doubt: with doubt for the faultless one alone, its confidence would count
+    against it.
+    """
+    probabilities = softmax(logits, fit_temperature(logits, labels, doubting=True))
     return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))
 
 
@@ -41,6 +47,6 @@ def choose(rounds: Sequence[Mapping[str, Candidate]], metric: str, losses_of: Lo
     for name in names[1:]:
         gain = losses[kept] - losses[name]
         error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
-        if gain.mean() > error and values[name] >= values[kept]:
+        if gain.mean() > max(error, ROUNDING) and values[name] >= values[kept]:
             kept = name
     return kept

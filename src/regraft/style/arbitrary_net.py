@@ -1,0 +1,237 @@
+"""The network that gives a picture any style in one pass: what the encoder found is moved to the style's statistics.
+
+Content and style go through the slim perceptual network. At three depths the content's features get the style's
+statistics, a decoder that knows the style makes a picture of them, and a learned attention says at each place how much
+of it is used. One number tells the decoder how much of the content has to stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regraft.style.sprig import STAGES, Sprig
+
+#: Depths that are moved, shallow → deep, and the decoder's channels there.
+LEVELS: Final[Mapping[str, int]] = {"edges": 32, "textures": 64, "parts": 96}
+_IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_TINY: Final = 1e-5
+
+
+@dataclass(frozen=True)
+class StyleCode:
+    """What the network needs to know of styles, one per picture of a batch.
+
+    mean, std: per level (N, C). colour_mean (N, 3) and colour_covariance (N, 3, 3) of RGB in [0, 1]. features: the
+    deepest level's (N, C, h, w), where attention looks at places; None else.
+    """
+
+    mean: Mapping[str, Tensor]
+    std: Mapping[str, Tensor]
+    colour_mean: Tensor
+    colour_covariance: Tensor
+    features: Tensor | None = None
+
+    def flat(self) -> Tensor:
+        """(N, D): all statistics of features in one row."""
+        return torch.cat([part[name] for name in LEVELS for part in (self.mean, self.std)], dim=1)
+
+
+def mix_codes(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:
+    """The statistics of a mixture in which each style has a share; shares sum to 1.
+
+    Means mix linearly, as do second moments. Features of places are kept side by side along the height where widths
+    agree, else left out.
+    """
+
+    def mixed(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(dim=0)
+
+    mean = {name: mixed([code.mean[name] for code in codes]) for name in LEVELS}
+    second = {name: mixed([code.std[name].square() + code.mean[name].square() for code in codes]) for name in LEVELS}
+    colour = mixed([code.colour_mean for code in codes])
+    raw = mixed([code.colour_covariance + _outer(code.colour_mean) for code in codes])
+    return StyleCode(
+        mean,
+        {name: (second[name] - mean[name].square()).clamp(min=0).sqrt() for name in LEVELS},
+        colour,
+        raw - _outer(colour),
+        codes[0].features if len(codes) == 1 else None,
+    )
+
+
+class AdaptiveInstanceNorm(nn.Module):
+    """Huang & Belongie 2017, arXiv:1703.06868, eq. 8: σ(s) (x − μ(x)) / σ(x) + μ(s), per channel over positions."""
+
+    def forward(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        own_mean, own_std = statistics(x)
+        scale = (std / (own_std + _TINY))[..., None, None]
+        return (x - own_mean[..., None, None]) * scale + mean[..., None, None]
+
+
+class AttentiveNorm(nn.Module):
+    """AdaAttN (Liu et al. 2021, arXiv:2108.03647, eq. 4-8): each place gets the attended mean and deviation.
+
+    Query and key are 1 × 1 projections of normalised features. Differs from the paper in the value, which is the
+    style's features themselves, so that a uniform attention is adaptive instance normalisation, and in one level.
+    """
+
+    def __init__(self, channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, width, 1)
+        self.key = nn.Conv2d(channels, width, 1)
+        self.width = width
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        normal = F.instance_norm(x)
+        query = self.query(normal).flatten(2).mT
+        key = self.key(F.instance_norm(style)).flatten(2)
+        attention = torch.softmax(query @ key / self.width**0.5, dim=2)
+        value = style.flatten(2).mT
+        mean = attention @ value
+        deviation = (attention @ value.square() - mean.square()).clamp(min=0).add(_TINY**2).sqrt()
+        return normal * deviation.mT.view_as(x) + mean.mT.view_as(x)
+
+
+class ModulatedBlock(nn.Module):
+    """1 × 1 to the width, then a residual pair of 3 × 3 whose middle is scaled and shifted by the style's code.
+
+    FiLM (Perez et al. 2018, arXiv:1709.07871, eq. 2).
+    """
+
+    def __init__(self, inputs: int, width: int, code: int) -> None:
+        super().__init__()
+        self.join = nn.Conv2d(inputs, width, 1)
+        self.first = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
+        self.second = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
+        self.modulate = nn.Linear(code, 2 * width)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        x = F.relu(self.join(x))
+        scale, shift = self.modulate(code)[..., None, None].chunk(2, dim=1)
+        return F.relu(x + self.second(F.relu(self.first(x) * (1 + scale) + shift)))
+
+
+class ArbitraryNet(nn.Module):
+    """content (N, 3, H, W) in [0, 1], style codes and keep (N,) in [0, 1] → picture (N, 3, H, W), not cut to [0, 1].
+
+    keep: 0 = as much style as there is, 1 = nearly the content. encoder: frozen; not among the saved tensors, since it
+    has a file of its own. attention: whether the deepest level attends to places of the style.
+    """
+
+    CODE: Final = 128
+
+    def __init__(self, encoder: Sprig, *, attention: bool = False) -> None:
+        super().__init__()
+        # In a tuple, so that it is neither trained nor saved here.
+        self._encoder = (encoder.eval().requires_grad_(False),)
+        self.adain = AdaptiveInstanceNorm()
+        self.attentive = AttentiveNorm(STAGES["parts"][0]) if attention else None
+        statistics_width = 2 * sum(STAGES[name][0] for name in LEVELS)
+        self.read = nn.Sequential(
+            nn.Linear(statistics_width + 1, self.CODE), nn.ReLU(), nn.Linear(self.CODE, self.CODE)
+        )
+        shallow, middle, deep = LEVELS.values()
+        self.deep = ModulatedBlock(STAGES["parts"][0], deep, self.CODE)
+        self.middle = ModulatedBlock(deep + STAGES["textures"][0], middle, self.CODE)
+        self.shallow = ModulatedBlock(middle + STAGES["edges"][0] + 24, shallow, self.CODE)
+        #: Per pixel of a 2 × 2 cell: three colours and how much of them is used.
+        self.paint = nn.Conv2d(shallow, 16, 3, padding=1, padding_mode="reflect")
+        nn.init.zeros_(self.paint.weight)
+        assert self.paint.bias is not None
+        nn.init.zeros_(self.paint.bias)
+        self.register_buffer("offset", torch.tensor(_IMAGENET[0]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(_IMAGENET[1]).view(1, 3, 1, 1), persistent=False)
+        self.offset: Tensor
+        self.scale: Tensor
+
+    @property
+    def encoder(self) -> Sprig:
+        return self._encoder[0]
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Features of every level, for pictures in [0, 1] with sides that are multiples of 8."""
+        found = self.encoder.to(pictures.device)((pictures - self.offset) / self.scale)
+        return {name: found[name] for name in LEVELS}
+
+    @torch.no_grad()
+    def code(self, styles: Tensor) -> StyleCode:
+        """What is to be known of styles (N, 3, h, w) in [0, 1]."""
+        features = self.encode(styles)
+        found = {name: statistics(features[name]) for name in LEVELS}
+        flat = styles.flatten(2)
+        mean = flat.mean(dim=2)
+        centred = flat - mean[..., None]
+        return StyleCode(
+            {name: pair[0] for name, pair in found.items()},
+            {name: pair[1] for name, pair in found.items()},
+            mean,
+            centred @ centred.mT / flat.shape[2],
+            features["parts"] if self.attentive is not None else None,
+        )
+
+    def forward(self, content: Tensor, style: StyleCode, keep: Tensor, where: Tensor | None = None) -> Tensor:
+        """The stylised pictures. where (N, 1, H, W) in [0, 1]: multiplies the attention, for regions."""
+        painted, attention = self.paint_with_attention(content, style, keep)
+        attention = attention if where is None else attention * where
+        return content + attention * (painted - content)
+
+    def paint_with_attention(self, content: Tensor, style: StyleCode, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder paints (N, 3, H, W), and where it is used (N, 1, H, W) in [0, 1]."""
+        height, width = content.shape[-2:]
+        padded = F.pad(content, (0, -width % 8, 0, -height % 8), mode="replicate")
+        features = self.encode(padded)
+        moved = {name: self.adain(features[name], style.mean[name], style.std[name]) for name in LEVELS}
+        if self.attentive is not None and style.features is not None:
+            moved["parts"] = self.attentive(features["parts"], style.features)
+        code = self.read(torch.cat([style.flat(), keep[:, None]], dim=1))
+        recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
+        x = self.deep(moved["parts"], code)
+        x = self.middle(torch.cat([_twice(x), moved["textures"]], dim=1), code)
+        pixels = F.pixel_unshuffle(torch.cat([padded, recoloured], dim=1), 2)
+        x = self.shallow(torch.cat([_twice(x), moved["edges"], pixels], dim=1), code)
+        found = F.pixel_shuffle(self.paint(x), 2)[..., :height, :width]
+        # Halfway at the start of the training, wholly used where the network wants it.
+        return recoloured[..., :height, :width] + found[:, :3], torch.sigmoid(4 * found[:, 3:])
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (N, C) of features (N, C, h, w) over positions."""
+    flat = x.flatten(2)
+    return flat.mean(dim=2), flat.var(dim=2, unbiased=False).add(_TINY**2).sqrt()
+
+
+def recolour(pictures: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Each picture's colours moved affinely to mean (N, 3) and covariance (N, 3, 3): `colour.monge_kantorovich` for a
+    batch, cut to [0, 1]."""
+    flat = pictures.flatten(2)
+    own = flat.mean(dim=2, keepdim=True)
+    centred = flat - own
+    # A little grey noise keeps the inverse bounded for pictures of few colours.
+    spread = centred @ centred.mT / flat.shape[2] + 1e-4 * torch.eye(3, dtype=flat.dtype, device=flat.device)
+    root, inverse = _roots(spread)
+    linear = inverse @ _roots(root @ covariance @ root)[0] @ inverse
+    return (linear @ centred + mean[..., None]).view_as(pictures).clamp(0, 1)
+
+
+def _roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric square root and its inverse of positive matrices (N, 3, 3)."""
+    values, vectors = torch.linalg.eigh(matrices)
+    root = values.clamp(min=0).sqrt()[:, None, :]
+    return vectors * root @ vectors.mT, vectors / root.clamp(min=_TINY) @ vectors.mT
+
+
+def _outer(mean: Tensor) -> Tensor:
+    return mean[:, :, None] * mean[:, None, :]
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")

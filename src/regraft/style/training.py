@@ -1,0 +1,139 @@
+"""What trains the feed-forward networks, as tasks of the one engine: a teacher of styles, its student, and any style.
+
+Streams: `content`, pictures uint8 (N, 3, H, W); `style` as well where the network takes any style. No labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regraft.core.types import Batch, StepOutput, Task
+from regraft.style.arbitrary_net import ArbitraryNet
+from regraft.style.base import fit_short_side, resize
+from regraft.style.batch_losses import BatchMoments, StyleTerms, outside, select, ssim_each
+from regraft.style.perceptual import PerceptualNetwork
+from regraft.style.transfer_net import StudentNet, TeacherNet
+
+#: Weights beside the style term, which counts 1.
+VARIATION: Final = 0.5
+OUTSIDE: Final = 10.0
+#: The weight of 1 − SSIM at keep 0 and by how much keep 1 multiplies it.
+LEAST_FIDELITY: Final = 0.05
+MOST_FIDELITY: Final = 400.0
+
+
+def fidelity_weight(keep: Tensor) -> Tensor:
+    """The weight of 1 − SSIM that a network learns to give for keep (N,) in [0, 1]: even steps of its logarithm."""
+    return LEAST_FIDELITY * torch.pow(torch.as_tensor(MOST_FIDELITY, dtype=keep.dtype, device=keep.device), keep)
+
+
+def unit(pictures: Tensor) -> Tensor:
+    """uint8 → float in [0, 1]; floats as they are."""
+    return pictures.float() / 255 if not pictures.is_floating_point() else pictures
+
+
+class TeacherTask(Task):
+    """Johnson et al. 2016 (arXiv:1603.08155, eq. 5) for several styles, one drawn for each picture.
+
+    styles: pictures (3, h, w) in [0, 1]; they are brought to the content's short side, so that a stroke has the same
+    share of both. content_weight: multiple of the style term.
+    """
+
+    def __init__(
+        self, net: TeacherNet, network: PerceptualNetwork, styles: Sequence[Tensor], *, short_px: int,
+        content_weight: float = 0.4,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.net, self.content_weight = net, content_weight
+        self._terms = StyleTerms(network)
+        self.targets = style_targets(self._terms, styles, short_px)
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        names = [name for name, _ in self.named_parameters()]
+        norms = [name for name in names if name.endswith((".scale", ".shift"))]
+        return {"body": [name for name in names if name not in set(norms)], "styles": norms}
+
+    def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
+        content = unit(batches["content"].x)
+        drawn = torch.randint(self.net.styles, (len(content),), device=content.device)
+        shares = F.one_hot(drawn, self.net.styles).to(content)
+        painted = self.net(content, shares)
+        terms = self._terms(painted, content, select(self.targets, shares))
+        loss = terms["style"] + self.content_weight * terms["content"] + VARIATION * terms["variation"]
+        loss = loss + OUTSIDE * outside(painted)
+        return StepOutput(loss.mean(), {name: value.detach().mean() for name, value in terms.items()})
+
+
+class StudentTask(Task):
+    """A student learns what the teacher paints, and the style itself: ‖S(x) − T(x)‖² beside the style term.
+
+    Distillation of the output (Hinton et al. 2015, arXiv:1503.02531, in its regression form). shares: the style's
+    mixture (K,) in the teacher.
+    """
+
+    def __init__(
+        self, net: StudentNet, teacher: TeacherNet, shares: Tensor, network: PerceptualNetwork,
+        styles: Sequence[Tensor], *, short_px: int, style_weight: float = 0.3,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.net, self.style_weight = net, style_weight
+        self._teacher = (teacher.eval().requires_grad_(False),)
+        self._terms = StyleTerms(network)
+        self._shares = shares[None]
+        self.targets = select(style_targets(self._terms, styles, short_px), self._shares)
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        return {"student": [name for name, _ in self.named_parameters()]}
+
+    def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
+        content = unit(batches["content"].x)
+        with torch.no_grad():
+            wanted = self._teacher[0](content, self._shares.to(content).expand(len(content), -1)).clamp(0, 1)
+        painted = self.net(content)
+        terms = self._terms(painted, content, self.targets)
+        gap = (painted - wanted).square().mean((1, 2, 3)) / (wanted - content).square().mean((1, 2, 3)).clamp(min=1e-4)
+        loss = gap + self.style_weight * terms["style"] + OUTSIDE * outside(painted)
+        logs = {"gap": gap.detach().mean(), "style": terms["style"].detach().mean()}
+        return StepOutput(loss.mean(), logs)
+
+
+class ArbitraryTask(Task):
+    """Any style in one pass: the style term and what is asked to be kept, for a keep drawn for each picture.
+
+    Huang & Belongie 2017 (arXiv:1703.06868, eq. 11) with the content term joined by 1 − SSIM, whose weight is the
+    network's input `keep` (as loss-conditional training: Dosovitskiy & Djolonga, ICLR 2020).
+    """
+
+    def __init__(self, net: ArbitraryNet, network: PerceptualNetwork, *, content_weight: float = 0.1) -> None:
+        super().__init__()
+        self.net, self.content_weight = net, content_weight
+        self._terms = StyleTerms(network)
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        return {"decoder": [name for name, _ in self.named_parameters()]}
+
+    def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
+        content, styles = unit(batches["content"].x), unit(batches["style"].x)
+        keep = torch.rand(len(content), device=content.device)
+        painted = self.net(content, self.net.code(styles), keep)
+        terms = self._terms(painted, content, self._terms.targets(styles))
+        unlike = 1 - ssim_each(painted, content)
+        loss = terms["style"] + self.content_weight * terms["content"] + fidelity_weight(keep) * unlike
+        loss = loss + VARIATION * terms["variation"] + OUTSIDE * outside(painted)
+        logs = {"style": terms["style"], "content": terms["content"], "unlike": unlike}
+        return StepOutput(loss.mean(), {name: value.detach().mean() for name, value in logs.items()})
+
+
+def style_targets(terms: StyleTerms, styles: Sequence[Tensor], short_px: int) -> dict[str, BatchMoments]:
+    """Moments of each style at that short side, stacked over styles."""
+    each = [terms.targets(resize(style, fit_short_side(style.shape[-2:], short_px))[None]) for style in styles]
+    return {
+        name: BatchMoments(torch.cat([found[name].mean for found in each]),
+                           torch.cat([found[name].second for found in each]))
+        for name in each[0]
+    }  # fmt: skip

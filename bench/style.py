@@ -120,7 +120,7 @@ def main() -> None:
             {
                 "bench": "style", "method": arguments.method, "size_px": arguments.size, "steps": arguments.steps,
                 "pairs": len(pairs), "seed": arguments.seed, "thresholds": [arguments.ssim, arguments.gram_cosine],
-                "figures": measure.described, "perceptual": arguments.perceptual or "scion",
+                "figures": measure.described, "perceptual": arguments.perceptual or "sprig",
                 "seconds_per_pair": round(statistics.median(seconds), 2), "threads": torch.get_num_threads(), **table,
             }
         )

@@ -16,11 +16,15 @@ from regraft.style.base import compose, resize, resolve_masks
 from regraft.style.colour import from_lab, monge_kantorovich, reinhard, to_lab
 from regraft.style.colour_preservation import luminance, stylize_keeping_colour
 from regraft.style.gatys import Gatys, pyramid, split_steps
-from regraft.style.losses import moments
+from regraft.style.losses import laplacian_loss, moments
 from regraft.style.objective import LeastSSIM, Objective, Weights
+from regraft.style.shipped import fixed_style, packaged_styles
 from regraft.style.similarity import ssim
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+#: Methods whose styles are pictures.
+PICTURE_METHODS = [name for name in methods.names() if methods.get(name).takes is Tensor]
 
 
 def scene(seed: int, height: int = 48, width: int = 64) -> Tensor:
@@ -37,7 +41,7 @@ def quick(name: str, **settings: object) -> Styler:
     return kind(StyleSettings(**settings))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", PICTURE_METHODS)
 def test_every_method_gives_a_picture_and_changes_no_input(name: str) -> None:
     content, style = scene(0), scene(1, 40, 72) * 0.5
     before = content.clone(), style.clone()
@@ -50,7 +54,7 @@ def test_every_method_gives_a_picture_and_changes_no_input(name: str) -> None:
     assert kind.summary and kind.paper
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", PICTURE_METHODS)
 def test_every_method_brings_colours_nearer_to_the_style(name: str) -> None:
     content, style = scene(2), scene(3) * torch.tensor([1.0, 0.4, 0.2]).view(3, 1, 1)
     found = quick(name).stylize(content, [(style, 1.0)])
@@ -61,7 +65,7 @@ def test_every_method_brings_colours_nearer_to_the_style(name: str) -> None:
     assert gap(found) < 0.5 * gap(content)
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", PICTURE_METHODS)
 def test_a_style_of_weight_zero_has_no_part(name: str) -> None:
     content, a, b = scene(4), scene(5), scene(6) ** 3
     alone = quick(name).stylize(content, [(a, 1.0)])
@@ -70,7 +74,7 @@ def test_a_style_of_weight_zero_has_no_part(name: str) -> None:
     assert not torch.allclose(both, alone, atol=0.02)
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", PICTURE_METHODS)
 def test_masks_say_where_a_style_goes(name: str) -> None:
     content = scene(7)
     red = torch.tensor([0.9, 0.1, 0.1]).view(3, 1, 1) * (0.7 + 0.3 * scene(8))
@@ -82,7 +86,7 @@ def test_masks_say_where_a_style_goes(name: str) -> None:
     assert first[0] - first[2] > second[0] - second[2] + 0.3
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", PICTURE_METHODS)
 def test_where_no_mask_is_the_content_stays(name: str) -> None:
     content, left = scene(27), torch.zeros(1, 48, 64)
     left[:, :, :32] = 1
@@ -91,7 +95,7 @@ def test_where_no_mask_is_the_content_stays(name: str) -> None:
     assert not torch.allclose(found[:, :, :32], content[:, :, :32], atol=0.02)
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", PICTURE_METHODS)
 def test_what_cannot_be_is_said(name: str) -> None:
     method = quick(name)
     picture = scene(0)
@@ -253,7 +257,7 @@ def test_a_loss_that_is_no_number_is_an_error() -> None:
         Gatys(StyleSettings(perceptual=network, steps=2, style_loss="gram")).stylize(scene(0), [(scene(1), 1.0)])
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", PICTURE_METHODS)
 def test_luminance_only_keeps_the_contents_colours(name: str) -> None:
     content = 0.35 + 0.3 * scene(23)
     style = torch.tensor([0.9, 0.2, 0.1]).view(3, 1, 1) * scene(24)
@@ -276,3 +280,39 @@ def test_histogram_colours_are_the_contents_too() -> None:
     torch.testing.assert_close(found, content, atol=0.02, rtol=0)  # to itself, but for colours cut to [0, 1]
     with pytest.raises(UsageError, match="way of keeping colours"):
         stylize_keeping_colour(quick("colour"), content, [(style, 1.0)], "hue")
+
+
+def test_strokes_stay_out_of_what_is_kept() -> None:
+    content, style = scene(40), torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(1))
+    kept = torch.zeros(1, 48, 64)
+    kept[:, :, :32] = 1
+
+    def overflow(found: Tensor) -> float:
+        return float(laplacian_loss(found, content, (1,), kept))
+
+    settings = {"steps": 30, "content_weight": 0.0}
+    free = quick("gatys", **settings).stylize(content, [(style, 1.0)])
+    held = quick("gatys", **settings, kept=kept).stylize(content, [(style, 1.0)])
+    assert overflow(held) < 0.6 * overflow(free)
+    right = 1 - kept
+    assert float(laplacian_loss(held, content, (1,), right)) > 2 * overflow(held)
+
+
+@pytest.mark.parametrize("name", packaged_styles())
+def test_a_fixed_style_keeps_the_size_and_has_regions(name: str) -> None:
+    content = scene(45, 70, 93)
+    model = fixed_style(name)
+    found = quick("fixed").stylize(content, [(model, 1.0)])
+    assert found.shape == content.shape and not torch.allclose(found, content, atol=0.02)
+    left = torch.zeros(1, 70, 93)
+    left[:, :, :40] = 1
+    part = quick("fixed").stylize(content, [(model, 1.0)], masks=[left])
+    assert torch.equal(part[..., 41:], content[..., 41:])
+    torch.testing.assert_close(part[..., :40], found[..., :40])
+
+
+def test_a_fixed_style_is_no_picture() -> None:
+    with pytest.raises(UsageError, match="takes styles of type StyleModel"):
+        quick("fixed").stylize(scene(46), [(scene(47), 1.0)])
+    with pytest.raises(UsageError, match="Known:"):
+        fixed_style("waves-of-nothing")

@@ -28,8 +28,8 @@ def squeezenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_registry_has_the_four() -> None:
-    assert {"scion", "squeezenet1_1", "vgg16", "vgg19"} <= set(networks.names())
+def test_the_registry_has_them_all() -> None:
+    assert {"scion", "sprig", "squeezenet1_1", "vgg16", "vgg19"} <= set(networks.names())
 
 
 def test_scion_is_the_backbone_computed_at_every_position() -> None:

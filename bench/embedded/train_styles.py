@@ -25,7 +25,7 @@ from regraft.engine import StepRecord, launch
 from regraft.recipes.style_training import TrainingSize, crops, train, training_pictures
 from regraft.style import perceptual
 from regraft.style.arbitrary_net import ArbitraryNet
-from regraft.style.sprig import Sprig
+from regraft.style.perceptual import sprig_net
 from regraft.style.training import ArbitraryTask, StudentTask, TeacherTask
 from regraft.style.transfer_net import StudentNet, TeacherNet
 
@@ -66,7 +66,7 @@ def main() -> None:
 
     net: torch.nn.Module
     if args.kind in ("arbitrary", "attention"):
-        encoder = perceptual_encoder(args.perceptual_weights)
+        encoder = sprig_net(args.perceptual_weights)
         net = ArbitraryNet(encoder, attention=args.kind == "attention")
     elif args.kind == "teacher":
         net = TeacherNet(len(STYLES))
@@ -95,17 +95,6 @@ def main() -> None:
         )  # fmt: skip
         save_file({k: v.contiguous() for k, v in net.state_dict().items()}, args.out / f"{args.kind}.safetensors")
         print(text, result, flush=True)
-
-
-def perceptual_encoder(weights: Path | None) -> Sprig:
-    """The slim network on its own, which the arbitrary network sees through."""
-    encoder = Sprig()
-    stages = perceptual("sprig", weights).stages
-    encoder.load_state_dict(
-        {f"{name}.{key}": value for name, stage in zip(encoder.stages(), stages, strict=True)
-         for key, value in stage.state_dict().items()}
-    )  # fmt: skip
-    return encoder
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ style_app = typer.Typer(
 app.add_typer(style_app, name="style")
 
 StyleOption = Annotated[
-    list[str], typer.Option("--style", help="A painting, as painting.jpg or painting.jpg:0.7 with its weight; repeats.")
+    list[str],
+    typer.Option("--style", help="A painting or a style's name, as painting.jpg:0.7 with its weight; repeats."),
 ]
 EvaluationWeights = Annotated[
     Path | None,
@@ -53,7 +54,7 @@ def picture(
     content: Annotated[list[str], typer.Argument(help="Photos: files, folders or globs.")],
     style: StyleOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="A file, or a folder for several photos.")],
-    method: Annotated[str, typer.Option(help="gatys, colour, reinhard or a registered name.")] = "gatys",
+    method: Annotated[str, typer.Option(help="auto, fixed, gatys, colour, reinhard or a registered name.")] = "auto",
     size: Annotated[int | None, typer.Option(help="Longer side of the result in px.")] = None,
     strength: Annotated[float, typer.Option(help="0 is the photo, 1 the method's whole result.")] = 1.0,
     ssim: Annotated[float | None, typer.Option(help="The most style that keeps this SSIM, as 0.85.")] = None,
@@ -76,13 +77,18 @@ def picture(
     tv_weight: Annotated[float | None, typer.Option(help="Total variation: smoothness.")] = None,
     edge_weight: Annotated[float | None, typer.Option(help="Laplacian term: edges stay where they are.")] = None,
     start: Annotated[str | None, typer.Option(help="Where an optimisation starts: colour, content or noise.")] = None,
-    perceptual: Annotated[str | None, typer.Option(help="scion, squeezenet1_1, vgg16 or vgg19.")] = None,
+    perceptual: Annotated[str | None, typer.Option(help="sprig, scion, squeezenet1_1, vgg16 or vgg19.")] = None,
     perceptual_weights: Annotated[Path | None, typer.Option(help="A local file with that network's weights.")] = None,
     evaluation_weights: EvaluationWeights = None,
     report: Annotated[bool, typer.Option("--report", help="Write a page with the figures beside the result.")] = False,
     every: Annotated[int | None, typer.Option(help="Keep the picture of every N steps.")] = None,
     force: Annotated[bool, typer.Option(help="Replace existing files.")] = False,
     device: DeviceOption = "auto",
+    kept: Annotated[Path | None, typer.Option(help="A mask: where white, strokes do not run over edges.")] = None,
+    kept_weight: Annotated[float | None, typer.Option(help="How much the edges of --kept hold; 1 unless told.")] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="How much of the photo a one-pass network holds: 0 the least, 1 the most.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="For a start from noise.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,7 +103,8 @@ def picture(
         keep_colour=keep_colour_by or ("luminance" if keep_colour else None), steps=steps, optimizer=optimizer,
         style_loss=style_loss, content_weight=content_weight, tv_weight=tv_weight, edge_weight=edge_weight, start=start,
         perceptual=perceptual, perceptual_weights=perceptual_weights, evaluation_weights=evaluation_weights,
-        report=report, measure=as_json, every=every, force=force, device=device, seed=seed,
+        report=report, measure=as_json, every=every, force=force, device=device, seed=seed, keep=keep, kept=kept,
+        kept_weight=kept_weight,
     )  # fmt: skip
     with Screen() as screen:
         outcomes = run_stylize(config, listener=screen.listener)
@@ -145,7 +152,7 @@ def _show(found: dict[str, Any]) -> None:
             name,
             figure(row["ssim"]),
             figure(row["gram_cosine"]),
-            f"{row['lift']:+.3f}",
+            "-" if row["lift"] is None else f"{row['lift']:+.3f}",
             figure(row["content_distance"]),
         )
     out.print(view)

@@ -28,6 +28,8 @@ from regraft.style.evaluation import (
     to_json,
     yardstick,
 )
+from regraft.style.model_file import StyleModel
+from regraft.style.shipped import fixed_style
 from regraft.style.similarity import SSIM_SETTINGS
 
 #: A method that takes longer than this for one picture is run once: neither timed again nor on noisy input.
@@ -62,7 +64,7 @@ def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> lis
             _check_page(path.with_suffix(".html"), config.force)
     styler = build_styler(config)
     device = launch(device=config.device, precision="fp32", seed=config.seed or 0).device
-    styles = [(read_picture(path).pixels.to(device), weight) for path, weight in config.styles]
+    styles = read_styles(config, styler, device)
     masks = read_masks(config)
     outcomes = []
     for source, target in zip(inputs, outputs, strict=True):
@@ -80,15 +82,25 @@ def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> lis
 
 def build_styler(config: StyleConfig) -> Styler:
     """The method with its settings. Raises UsageError for an unknown name or a setting that it does not use."""
-    kind = methods.get(config.method)
+    name = config.chosen_method
+    kind = methods.get(name)
     values = config.settings()
     if config.ssim is not None and "ssim" in kind.heeded:
         values["ssim"] = config.ssim
     if config.perceptual is not None:
         if "perceptual" not in kind.heeded:
-            raise UsageError(f"The style method {config.method} uses no perceptual network: leave --perceptual out.")
+            raise UsageError(f"The style method {name} uses no perceptual network: leave --perceptual out.")
         values["perceptual"] = perceptual(config.perceptual, config.perceptual_weights)
+    if config.kept is not None:
+        values["kept"] = mask_picture(config.kept)
     return kind(StyleSettings(**values))
+
+
+def read_styles(config: StyleConfig, styler: Styler, device: torch.device) -> list[tuple[Any, float]]:
+    """Each style as the method takes it, with its weight."""
+    if styler.takes is StyleModel:
+        return [(fixed_style(str(path)), weight) for path, weight in config.styles]
+    return [(read_picture(path).pixels.to(device), weight) for path, weight in config.styles]
 
 
 def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
@@ -121,15 +133,20 @@ def read_masks(config: StyleConfig) -> list[Tensor | None] | None:
     for path, style in config.masks:
         if style in given:
             raise UsageError(f"{style} has two masks: lay them together in one file.")
-        picture = read_picture(path)
-        found = luminance(picture.pixels)
-        given[style] = found if picture.alpha is None else found * picture.alpha
+        given[style] = mask_picture(path)
     return [given.get(path) for path, _ in config.styles]
+
+
+def mask_picture(path: Path) -> Tensor:
+    """A mask (1, H, W) in [0, 1] from a picture: its luminance, and nothing where it is transparent."""
+    picture = read_picture(path)
+    found = luminance(picture.pixels)
+    return found if picture.alpha is None else found * picture.alpha
 
 
 def _one(
     config: StyleConfig, styler: Styler, source: Path, target: Path, picture: Picture,
-    styles: list[tuple[Tensor, float]], masks: list[Tensor | None] | None, device: torch.device, listener: Listener,
+    styles: list[tuple[Any, float]], masks: list[Tensor | None] | None, device: torch.device, listener: Listener,
 ) -> Styled:  # fmt: skip
     long_px = config.size or min(max(picture.size_px), styler.default_long_px or max(picture.size_px))
     size = fit_long_side(picture.size_px, long_px)
@@ -164,7 +181,8 @@ def _one(
     if not measured:
         return outcome
     measure = yardstick(config.evaluation_weights)
-    evaluator = Evaluator(content, styles, measure)
+    pictures = styles if styler.takes is Tensor else []
+    evaluator = Evaluator(content, pictures, measure)
     written = read_picture(target).pixels.to(device)
     figures = described(evaluator, evaluator.figures(written), costs)
     figures["strength"] = strength
@@ -176,9 +194,10 @@ def _one(
         page = render_style(
             target.with_suffix(".html"),
             StylePage(
-                content=content, result=written, styles=[(p.name, w, s) for (p, w), (s, _) in
-                                                         zip(config.styles, styles, strict=True)],
-                figures=figures, front=points, method=config.method, name=source.name, asked_ssim=config.ssim,
+                content=content, result=written,
+                styles=[(path.name, weight, picture if isinstance(picture, Tensor) else None)
+                        for (path, weight), (picture, _) in zip(config.styles, styles, strict=True)],
+                figures=figures, front=points, method=config.chosen_method, name=source.name, asked_ssim=config.ssim,
             ),
         )  # fmt: skip
     return replace(outcome, figures=figures, report=page)

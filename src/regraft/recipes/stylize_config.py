@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from regraft.core.errors import UsageError
 from regraft.recipes.config import sentence
+from regraft.style.shipped import is_fixed_style
+
+#: What pictures as styles get where no option of the optimiser is given.
+WITHOUT_OPTIONS: Final = "gatys"
 
 
 class StyleConfig(BaseModel):
     """Options of a style run. None leaves a value to the method; one that the method does not use is refused.
 
-    styles: files with their weights. masks: (mask file, style file as in styles). size: longer side in px.
+    styles: files or names of fixed styles, with their weights. method: auto means `fixed` for names, `gatys` for
+    pictures. masks: (mask file, style file as in styles). size: longer side in px.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,7 +28,7 @@ class StyleConfig(BaseModel):
     content: tuple[str, ...] = Field(min_length=1)
     styles: tuple[tuple[Path, float], ...] = Field(min_length=1)
     output: Path
-    method: str = "gatys"
+    method: str = "auto"
     masks: tuple[tuple[Path, Path], ...] = ()
     size: int | None = Field(None, ge=16, le=16384)
     strength: float = Field(1.0, ge=0, le=1)
@@ -37,6 +42,9 @@ class StyleConfig(BaseModel):
     tv_weight: float | None = Field(None, ge=0)
     edge_weight: float | None = Field(None, ge=0)
     start: str | None = None
+    keep: float | None = Field(None, ge=0, le=1)
+    kept: Path | None = None
+    kept_weight: float | None = Field(None, ge=0)
     perceptual: str | None = None
     perceptual_weights: Path | None = None
 
@@ -58,9 +66,47 @@ class StyleConfig(BaseModel):
             raise ValueError("needs style weights of 0 or more, not all 0, as in --style a.jpg:0.7")
         return self
 
+    @property
+    def chosen_method(self) -> str:
+        """The method that `auto` means. Raises UsageError where pictures and names of fixed styles are mixed."""
+        fixed = [is_fixed_style(str(path)) for path, _ in self.styles]
+        if any(fixed) and not all(fixed):
+            raise UsageError("Pictures and names of fixed styles cannot be mixed in one run: give one kind of --style.")
+        if self.method != "auto":
+            if all(fixed) != (self.method == "fixed"):
+                wanted = "names of fixed styles" if self.method == "fixed" else "pictures as styles"
+                raise UsageError(f"The method {self.method} takes {wanted}: leave --method out, or change --style.")
+            return self.method
+        if all(fixed):
+            return "fixed"
+        of_gatys = (
+            self.steps,
+            self.optimizer,
+            self.style_loss,
+            self.content_weight,
+            self.tv_weight,
+            self.edge_weight,
+            self.start,
+            self.perceptual,
+            self.every,
+            self.kept,
+        )
+        return "gatys" if any(value is not None for value in of_gatys) else WITHOUT_OPTIONS
+
     def settings(self) -> dict[str, Any]:
         """The values that a method is given, less those that were left to it; the network is built elsewhere."""
-        names = ("steps", "optimizer", "style_loss", "content_weight", "tv_weight", "edge_weight", "start", "seed")
+        names = (
+            "steps",
+            "optimizer",
+            "style_loss",
+            "content_weight",
+            "tv_weight",
+            "edge_weight",
+            "start",
+            "seed",
+            "keep",
+            "kept_weight",
+        )
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 

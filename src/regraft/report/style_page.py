@@ -26,11 +26,14 @@ _STYLE_PX = 640
 
 @dataclass(frozen=True)
 class StylePage:
-    """What a page shows. figures: as `regraft style evaluate --json` prints them. styles: (name, weight, picture)."""
+    """What a page shows. figures: as `regraft style evaluate --json` prints them. styles: (name, weight, picture).
+
+    A fixed style has no picture.
+    """
 
     content: Tensor
     result: Tensor
-    styles: Sequence[tuple[str, float, Tensor]]
+    styles: Sequence[tuple[str, float, Tensor | None]]
     figures: Mapping[str, Any]
     method: str
     name: str
@@ -53,7 +56,10 @@ def render_style(path: Path, page: StylePage) -> Path:
         rows=[("this picture", page.figures), *baselines.items()],
         content=_uri(page.content, _SHOWN_PX),
         result=_uri(page.result, _SHOWN_PX),
-        styles=[(name, weight, _uri(picture, _STYLE_PX)) for name, weight, picture in page.styles],
+        styles=[
+            (name, weight, None if picture is None else _uri(picture, _STYLE_PX))
+            for name, weight, picture in page.styles
+        ],
         size=(int(page.result.shape[-1]), int(page.result.shape[-2])),
         latency=_latency(page.figures),
         memory=_memory(page.figures["peak_memory_bytes"]),
@@ -66,7 +72,7 @@ def render_style(path: Path, page: StylePage) -> Path:
 
 def _front(page: StylePage) -> Markup | None:
     """The plot of the front with this picture and both baselines; SVG made by `figures`, whose labels are escaped."""
-    if not page.front:
+    if not page.front or page.figures["gram_cosine"] is None:
         return None
     named = {"this picture": page.figures, **page.figures["baselines"]}
     marks = [(name, found["ssim"], found["gram_cosine"]) for name, found in named.items()]

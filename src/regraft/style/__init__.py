@@ -3,7 +3,7 @@
 `methods` finds every method by its name; a file with a registered class, imported here, is all that a new one needs.
 """
 
-from regraft.style import colour, gatys
+from regraft.style import colour, fixed, gatys
 from regraft.style.base import Styler, StyleSettings, StyleStep, methods
 from regraft.style.perceptual import PerceptualNetwork, networks, perceptual
 
@@ -13,6 +13,7 @@ __all__ = [
     "StyleStep",
     "Styler",
     "colour",
+    "fixed",
     "gatys",
     "methods",
     "networks",

@@ -19,6 +19,8 @@ from regraft.style.sprig import STAGES, Sprig
 
 #: Depths that are moved, shallow → deep, and the decoder's channels there.
 LEVELS: Final[Mapping[str, int]] = {"edges": 32, "textures": 64, "parts": 96}
+#: Root mean square of each depth's features over photos and paintings; they are divided by it before anything else.
+_USUAL: Final = {"edges": 30.0, "textures": 60.0, "parts": 50.0}
 _IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TINY: Final = 1e-5
 
@@ -68,9 +70,12 @@ def mix_codes(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:
 class AdaptiveInstanceNorm(nn.Module):
     """Huang & Belongie 2017, arXiv:1703.06868, eq. 8: σ(s) (x − μ(x)) / σ(x) + μ(s), per channel over positions."""
 
+    MOST: Final = 20.0
+
     def forward(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         own_mean, own_std = statistics(x)
-        scale = (std / (own_std + _TINY))[..., None, None]
+        # A channel that is nearly silent in the content would be blown up to noise: at most MOST times.
+        scale = (std / torch.maximum(own_std, std / self.MOST).clamp(min=_TINY))[..., None, None]
         return (x - own_mean[..., None, None]) * scale + mean[..., None, None]
 
 
@@ -160,7 +165,7 @@ class ArbitraryNet(nn.Module):
     def encode(self, pictures: Tensor) -> dict[str, Tensor]:
         """Features of every level, for pictures in [0, 1] with sides that are multiples of 8."""
         found = self.encoder.to(pictures.device)((pictures - self.offset) / self.scale)
-        return {name: found[name] for name in LEVELS}
+        return {name: found[name] / _USUAL[name] for name in LEVELS}
 
     @torch.no_grad()
     def code(self, styles: Tensor) -> StyleCode:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class StyleSettings:
     steps: optimisation steps over all scales. optimizer: "lbfgs" or "adam". style_loss: names of
     `objective.STYLE_LOSSES`, joined by +. content_weight, tv_weight, edge_weight: multiples of the style term. start:
     "content", "colour" or "noise". ssim: the least SSIM to the content that the method should aim at while it works.
+    kept: (1, h, w) in [0, 1], where the content's edges stay, by kept_weight.
+    keep: how much of the content a one-pass network holds, in [0, 1]. network: another network than the method's own.
     """
 
     perceptual: PerceptualNetwork | None = None
@@ -53,6 +55,10 @@ class StyleSettings:
     start: str | None = None
     ssim: float | None = None
     seed: int | None = None
+    keep: float | None = None
+    kept: Tensor | None = None
+    kept_weight: float | None = None
+    network: Any = None
 
     def given(self) -> set[str]:
         """Names of the settings that are not left to the method."""
@@ -76,6 +82,8 @@ class Styler:
     default_long_px: ClassVar[int | None] = None
     #: Whether `blend` takes masks itself; else the result is composed of one per style.
     knows_masks: ClassVar[bool] = False
+    #: What a style is for this method: a picture, or what else its `blend` takes.
+    takes: ClassVar[type] = Tensor
 
     def __init__(self, settings: StyleSettings | None = None) -> None:
         self.settings = settings or StyleSettings()
@@ -89,7 +97,7 @@ class Styler:
     def stylize(
         self,
         content: Tensor,
-        styles: Sequence[tuple[Tensor, float]],
+        styles: Sequence[tuple[Any, float]],
         *,
         masks: Sequence[Tensor | None] | None = None,
         on_step: OnStep | None = None,
@@ -99,7 +107,7 @@ class Styler:
         masks: per style the region (1, h, w) in [0, 1] of the content where it goes, any size; None = where no mask
         is. Raises UsageError for pictures or weights that cannot be used.
         """
-        shares = checked_shares(content, styles)
+        shares = checked_shares(content, styles, self.takes)
         pictures = [picture for picture, _ in styles]
         regions = None if masks is None else resolve_masks(masks, content.shape[-2:])
         if regions is None or self.knows_masks:
@@ -114,7 +122,7 @@ class Styler:
     def blend(
         self,
         content: Tensor,
-        styles: Sequence[Tensor],
+        styles: Sequence[Any],
         shares: Sequence[float],
         regions: Sequence[Tensor] | None,
         on_step: OnStep | None,
@@ -127,11 +135,15 @@ class Styler:
 methods: Registry[type[Styler]] = Registry("style method")
 
 
-def checked_shares(content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> list[float]:
-    """The styles' weights as shares of 1. Raises UsageError."""
+def checked_shares(content: Tensor, styles: Sequence[tuple[Any, float]], takes: type = Tensor) -> list[float]:
+    """The styles' weights as shares of 1. Raises UsageError, also for styles that are not what the method takes."""
     if not styles:
         raise UsageError("Give at least one style picture.")
-    for what, picture in [("content", content), *(("style", picture) for picture, _ in styles)]:
+    for style, _ in styles:
+        if not isinstance(style, takes):
+            raise UsageError(f"This method takes styles of type {takes.__name__}; {type(style).__name__} came.")
+    pictures = [picture for picture, _ in styles] if takes is Tensor else []
+    for what, picture in [("content", content), *(("style", picture) for picture in pictures)]:
         if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point() or 0 in picture.shape:
             raise UsageError(
                 f"A {what} picture of {picture.dtype} {tuple(picture.shape)} came; accepted is float (3, H, W)."

@@ -6,12 +6,12 @@ Gatys, Bethge, Hertzmann & Shechtman 2016, "Preserving Color in Neural Artistic 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from regraft.core.errors import unknown_name
+from regraft.core.errors import UsageError, unknown_name
 from regraft.style.base import OnStep, Styler
 from regraft.style.colour import monge_kantorovich
 
@@ -23,7 +23,7 @@ _YIQ: Final = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.52
 def stylize_keeping_colour(
     styler: Styler,
     content: Tensor,
-    styles: Sequence[tuple[Tensor, float]],
+    styles: Sequence[tuple[Any, float]],
     way: str,
     *,
     masks: Sequence[Tensor | None] | None = None,
@@ -39,6 +39,10 @@ def stylize_keeping_colour(
     """
     if way not in WAYS:
         raise unknown_name("way of keeping colours", way, WAYS)
+    if styler.takes is not Tensor:  # a fixed style has no picture whose colours could be changed
+        if way == "histogram":
+            raise UsageError("A fixed style keeps colours by luminance: leave --keep-colour-by histogram out.")
+        return with_luminance(content, luminance(styler.stylize(content, styles, masks=masks, on_step=on_step)))
     if way == "histogram":
         recoloured = [(monge_kantorovich(style, content), weight) for style, weight in styles]
         return styler.stylize(content, recoloured, masks=masks, on_step=on_step)

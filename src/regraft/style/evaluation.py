@@ -89,18 +89,21 @@ class Costs:
 class Evaluator:
     """Figures of results for one content and its styles.
 
-    content (3, H, W) and styles in [0, 1]; several styles are compared as the mixture of their Gram matrices.
+    content (3, H, W) and styles in [0, 1]; several styles are compared as the mixture of their Gram matrices. Without a
+    style picture, as for a fixed style, its cosines are no numbers and colour transfer is no baseline.
     """
 
     def __init__(self, content: Tensor, styles: Sequence[tuple[Tensor, float]], measure: Yardstick) -> None:
-        shares = checked_shares(content, styles)
+        shares = checked_shares(content, styles) if styles else []
         self.content, self.styles, self.yardstick = content, list(styles), measure
         each = [self._moments(picture) for picture, _ in styles]
-        self._targets = [mix(layers, shares).second for layers in zip(*each, strict=True)]
+        self._targets = [mix(layers, shares).second for layers in zip(*each, strict=True)] if styles else []
         self._unstylised = self.gram_cosine(content)
 
     def gram_cosine(self, picture: Tensor) -> float:
         """Mean over layers of the cosine between Gram matrices of the picture and the style, of centre squares."""
+        if not self.styles:
+            return math.nan
         found = [m.second for m in self._moments(picture)]
         cosines = [
             torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in zip(found, self._targets, strict=True)
@@ -127,6 +130,8 @@ class Evaluator:
 
     def baselines(self) -> dict[str, Figures]:
         """The figures of the content itself, and of plain colour transfer."""
+        if not self.styles:
+            return {"unstylised": self.figures(self.content)}
         recoloured = MongeKantorovich().stylize(self.content, self.styles)
         return {"unstylised": self.figures(self.content), "colour transfer": self.figures(recoloured)}
 
@@ -220,12 +225,16 @@ def to_json(figures: Figures, costs: Costs) -> dict[str, Any]:
     """The keys that `regraft style evaluate --json` prints; null where a value is unknown."""
     return {
         "ssim": figures.ssim,
-        "gram_cosine": figures.gram_cosine,
-        "gram_cosine_unstylised": figures.gram_cosine_unstylised,
-        "lift": figures.lift,
+        "gram_cosine": _known(figures.gram_cosine),
+        "gram_cosine_unstylised": _known(figures.gram_cosine_unstylised),
+        "lift": _known(figures.lift),
         "content_distance": figures.content_distance,
         "perceptual_distance": figures.perceptual_distance,
         "latency_ms": percentiles_ms(costs.latency_ms),
         "noise_psnr_drop_db": costs.noise_psnr_drop_db,
         "peak_memory_bytes": costs.peak_memory_bytes,
     }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

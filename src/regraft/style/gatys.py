@@ -23,6 +23,8 @@ STARTS: Final = ("content", "colour", "noise")
 COARSEST_PX: Final = 128
 FINER: Final = 2.0
 DEFAULT_STEPS: Final = 200
+#: How much a kept region's edges count beside the style.
+KEPT_WEIGHT: Final = 1.0
 #: Where the networks see the picture, in turn; 16 px is the coarsest grid of any of them.
 SHIFTS: Final = tuple((5 * k % 16, 11 * k % 16) for k in range(8))
 
@@ -60,7 +62,7 @@ class Gatys(Styler):
     paper = "Gatys et al. 2016, arXiv:1508.06576"
     heeded = frozenset(
         {"perceptual", "steps", "optimizer", "style_loss", "content_weight", "tv_weight", "edge_weight", "start",
-         "ssim", "seed"}
+         "ssim", "seed", "kept", "kept_weight"}
     )  # fmt: skip
     knows_masks = True
     default_long_px = 512
@@ -78,10 +80,11 @@ class Gatys(Styler):
             content=content if chosen.content_weight is None else chosen.content_weight,
             tv=smooth if chosen.tv_weight is None else chosen.tv_weight,
             edges=chosen.edge_weight or 0.0,
+            kept=KEPT_WEIGHT if chosen.kept_weight is None else chosen.kept_weight,
         )
         if self.steps < 1:
             raise UsageError(f"gatys takes 1 step or more; {self.steps} came.")
-        self.network = chosen.perceptual or perceptual("scion")
+        self.network = chosen.perceptual or perceptual("sprig")
 
     def blend(
         self, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float],
@@ -113,7 +116,8 @@ class Gatys(Styler):
     ) -> Tensor:  # fmt: skip
         """One scale: `steps` updates of the image (3, h, w) towards targets of that scale."""
         with torch.no_grad():
-            loss_of = Objective(self.network, self.weights, content, styles, shares, regions, constraint)
+            kept = None if self.settings.kept is None else self.settings.kept.to(content)
+            loss_of = Objective(self.network, self.weights, content, styles, shares, regions, constraint, kept)
         pixels = image.detach().clone().contiguous().requires_grad_(True)
         optimizer: torch.optim.Optimizer
         if self.optimizer == "adam":

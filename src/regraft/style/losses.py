@@ -66,9 +66,10 @@ def wasserstein_loss(found: Moments, target: Moments, root: Tensor | None = None
     root = matrix_root(target.covariance) if root is None else root
     scale = target.second.diagonal().sum().clamp(min=_TINY)
     product = root @ found.covariance @ root
-    eigenvalues = torch.linalg.eigvalsh((product + product.T) / 2)
     floor = 1e-8 * (scale / target.mean.numel()) ** 2
-    cross = (eigenvalues.clamp(min=0) + floor).sqrt().sum()
+    # Small pictures have fewer positions than channels; single precision then does not always converge.
+    symmetric = ((product + product.T) / 2).double()
+    cross = (torch.linalg.eigvalsh(symmetric).clamp(min=0) + floor).sqrt().sum().to(scale.dtype)
     trace = found.covariance.diagonal().sum() + target.covariance.diagonal().sum()
     return ((found.mean - target.mean).square().sum() + trace - 2 * cross) / scale
 

@@ -30,6 +30,8 @@ from regraft.style.similarity import ssim
 
 #: Terms of the style loss; they add up.
 STYLE_LOSSES: Final = ("gram", "wasserstein", "histogram")
+#: Cells in px whose edges are compared where the content is to be kept: its finest lines and its shapes.
+KEPT_POOLS: Final = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,13 @@ class Weights:
     content: float = 0.0
     tv: float = 0.0
     edges: float = 0.0
+    kept: float = 0.0
 
     def __post_init__(self) -> None:
         for name in sorted(self.style_losses - set(STYLE_LOSSES)):
             raise unknown_name("style loss", name, STYLE_LOSSES)
-        if min(self.content, self.tv, self.edges) < 0:
-            raise UsageError("The weights of content, total variation and edges are 0 or more.")
+        if min(self.content, self.tv, self.edges, self.kept) < 0:
+            raise UsageError("The weights of content, total variation, edges and what is kept are 0 or more.")
 
 
 class LeastSSIM:
@@ -93,6 +96,9 @@ class Objective:
     content (3, h, w) of this scale; styles of any size; shares sum to 1; regions (1, H, W) as `base.resolve_masks`
     gives them, or None, where styles mix their statistics.
 
+    kept (1, H, W) in [0, 1]: where the content's edges must stay, so that strokes do not run over it; the term is the
+    Laplacian loss there (arXiv:1707.01253, eq. 4) over that of a picture without edges.
+
     shift: px by which picture and targets are moved down and right before the network sees them, by mirroring. Pooling
     has a grid of its own, which a picture that is always seen in one place takes on as a pattern.
     """
@@ -100,10 +106,13 @@ class Objective:
     def __init__(
         self, network: PerceptualNetwork, weights: Weights, content: Tensor, styles: Sequence[Tensor],
         shares: Sequence[float], regions: Sequence[Tensor] | None, constraint: LeastSSIM | None = None,
+        kept: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.network, self.weights, self.content, self.constraint = network, weights, content, constraint
         self.content_layers = network.content_layers if weights.content else {}
+        self.kept = None if kept is None or not weights.kept else resize(kept, content.shape[-2:])
         self._kept: dict[tuple[int, int], Mapping[str, Tensor]] = {}
+        self._energy: Tensor | None = None
         self.shift = (0, 0)
         self.targets = self._targets(styles, shares, regions)
 
@@ -121,9 +130,19 @@ class Objective:
             terms["total variation"] = weights.tv * total_variation(picture)
         if weights.edges:
             terms["edges"] = weights.edges * laplacian_loss(picture, self.content)
+        if self.kept is not None:
+            lost = laplacian_loss(picture, self.content, KEPT_POOLS, self.kept)
+            terms["kept"] = weights.kept * lost / self._kept_energy()
         if self.constraint is not None:
             terms["ssim"] = self.constraint(picture, self.content)
         return terms
+
+    def _kept_energy(self) -> Tensor:
+        """What the loss of what is kept is relative to: the same loss of a picture without edges."""
+        if self._energy is None:
+            flat = self.content.mean(dim=(1, 2), keepdim=True).expand_as(self.content)
+            self._energy = laplacian_loss(flat, self.content, KEPT_POOLS, self.kept).clamp(min=1e-6)
+        return self._energy
 
     def _content_features(self) -> Mapping[str, Tensor]:
         """Those of the content at this shift, computed once for each."""

@@ -8,6 +8,8 @@ network has, is the normalised picture itself: its statistics are those of colou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -21,6 +23,7 @@ from regraft.backbones.weights import read_tensors
 from regraft.core.errors import UsageError, WeightsError, unknown_name
 from regraft.core.files import sha256_file
 from regraft.core.registry import Registry
+from regraft.style.sprig import STAGES, Sprig
 
 INPUT: Final = "input"
 _IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -124,6 +127,25 @@ def scion(weights: Path | None) -> PerceptualNetwork:
         content_layers={"stage2.2": 1.0},
         source=str(backbone.provenance.get("sha256", "random")),
     )  # fmt: skip
+
+
+def sprig_net(weights: Path | None = None) -> Sprig:
+    """The slim network of the package, or of a file, alone. Raises WeightsError."""
+    with torch.random.fork_rng(devices=[]):
+        net = Sprig()
+    with ExitStack() as stack:
+        _load(
+            net, "sprig", weights or stack.enter_context(as_file(files("regraft.weights") / "sprig.safetensors")), None
+        )
+    return net.eval()
+
+
+@networks.register("sprig")
+def sprig(weights: Path | None) -> PerceptualNetwork:
+    """The slim network that comes with the package: offline, distilled from SqueezeNet 1.1's layers 1, 4, 6 and 7."""
+    style_layers = {INPUT: 1.0, **dict.fromkeys(STAGES, 1.0)}
+    source = "regraft" if weights is None else sha256_file(weights)
+    return PerceptualNetwork("sprig", sprig_net(weights).stages(), style_layers, {"patterns": 1.0}, source=source)
 
 
 @networks.register("squeezenet1_1")

@@ -1,0 +1,38 @@
+"""Fixed styles: a student network per style, milliseconds a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from regraft.style.base import OnStep, Styler, StyleStep, compose, methods
+from regraft.style.model_file import StyleModel
+from regraft.style.transfer_net import StudentNet
+
+
+@methods.register("fixed")
+class Fixed(Styler):
+    """Feed-forward networks of one style each (Johnson et al. 2016, arXiv:1603.08155), distilled into students.
+
+    Styles are models instead of pictures. Several: the mean of the results by shares, or by regions.
+    """
+
+    summary = "a style that was trained before, by its name: milliseconds"
+    paper = "Johnson et al. 2016, arXiv:1603.08155"
+    takes = StyleModel
+
+    @torch.no_grad()
+    def blend(
+        self, content: Tensor, styles: Sequence[StyleModel], shares: Sequence[float],
+        regions: Sequence[Tensor] | None, on_step: OnStep | None,
+    ) -> Tensor:  # fmt: skip
+        parts = []
+        for number, style in enumerate(styles, start=1):
+            assert isinstance(style.net, StudentNet)
+            net = style.net.to(content.device).eval()
+            parts.append(net(content[None])[0].clamp(0, 1))
+            if on_step is not None:
+                on_step(StyleStep(number, len(styles), max(content.shape[-2:]), 0.0, {}, parts[-1]))
+        return compose(content, parts, shares, None)

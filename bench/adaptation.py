@@ -77,6 +77,15 @@ def digits(shared: Path, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def restyle(shared: Path, seed: int, options: list[str]) -> list[dict[str, Any]]:
+    """Style as adaptation on the same transfers: source pictures in the target's style beside AdaBN without."""
+    root = shared / "data" / "pacs"
+    return [
+        line(f"{a} → {b}", adapt(root / a, root / b, root / b, seed, [*options, "--method", "AdaBN,restyle"]))
+        for a, b in itertools.permutations(DOMAINS, 2)
+    ]
+
+
 def alarm(shared: Path, seed: int, options: list[str]) -> list[dict[str, Any]]:
     """Six targets that nothing should be adapted to, made from PACS, steel and noise."""
     rng = np.random.default_rng(seed)
@@ -145,6 +154,7 @@ def main() -> None:
         means: list[tuple[float, float]] = []
         for seed in map(int, args.seeds.split(",")):
             rows = {"pacs": lambda s: pacs(args.shared, s, options), "digits": lambda s: digits(args.shared, s),
+                    "restyle": lambda s: restyle(args.shared, s, options),
                     "alarm": lambda s: alarm(args.shared, s, options)}[what](seed)  # fmt: skip
             result.setdefault(what, {})[str(seed)] = rows
             if what == "alarm":

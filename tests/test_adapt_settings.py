@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import Shell
 from regraft.core.artifact import read_manifest
+from regraft.core.types import InputSpec
+from regraft.data.stream import PictureStream
+from regraft.data.transform import EvalTransform
+from regraft.recipes.adapt_restyle import PARTNERS, RestyledStream, partners_of
 from tiny_domains import write_domain
 
 FOUR = ("bars", "blobs", "checks", "stripes")
@@ -34,6 +39,37 @@ def adapted(shell: Shell, *arguments: object) -> dict[str, Any]:
     assert code == 0, err
     report: dict[str, Any] = json.loads(out)
     return report
+
+
+def test_the_source_in_the_targets_style_is_a_candidate(domains: dict[str, Path], shell: Shell) -> None:
+    night = domains["night four"]
+    arguments = (domains["four"], night, "--method", "AdaBN,restyle", "--oracle", night)
+    report = adapted(shell, *arguments)
+    found = {c["method"]: c for c in report["candidates"]}
+    assert list(found)[2:] == ["AdaBN", "restyle"]
+    assert found["restyle"]["oracle"] is not None and found["restyle"]["source_accuracy"] > 0.7
+    assert found["restyle"]["label_free_score"] != found["AdaBN"]["label_free_score"]
+    again = adapted(shell, *arguments, "--fresh")
+    assert {c["method"]: c["oracle"] for c in again["candidates"]} == {n: c["oracle"] for n, c in found.items()}
+
+
+def test_restyled_batches_are_the_streams_with_other_light(domains: dict[str, Path]) -> None:
+    day, night = (sorted(domains[name].rglob("*.png")) for name in ("four", "night four"))
+    spec = InputSpec("image", (3, 64, 64), {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"})
+
+    def stream(paths: list[Path]) -> PictureStream:
+        return PictureStream(paths, None, EvalTransform(spec), batch_size=8)
+
+    partners = partners_of(stream(night))
+    plain, restyled = stream(day), RestyledStream(stream(day), partners, seed=3)
+    assert len(partners) == min(56, PARTNERS) and len(restyled) == len(plain) and restyled.samples == 56
+    levels = {}
+    for name, found in (("plain", plain), ("restyled", restyled)):
+        levels[name] = float(torch.cat([batch.x for batch in found.epoch(0)]).float().mean())
+    of_target = float(partners.float().mean())
+    assert abs(levels["restyled"] - of_target) < 0.5 * abs(levels["plain"] - of_target)
+    whole = [batch.x for batch in restyled.epoch(0)]
+    assert torch.equal(next(iter(restyled.epoch(0, start=2))).x, whole[2])
 
 
 def test_partial_gives_absent_classes_the_least_weight(domains: dict[str, Path], shell: Shell, tmp_path: Path) -> None:
@@ -100,7 +136,8 @@ def test_open_finds_the_unknown_and_the_artifact_says_so(
     [
         (("--setting", "universal"), "--setting"),
         (("--method", "OSBP"), "takes --setting open"),
-        (("--method", "BBSE,MCC", "--tune", "network"), "BBSE correct a head on cached features"),
+        (("--method", "BBSE,MCC", "--tune", "network"), "BBSE works on cached features"),
+        (("--method", "restyle", "--tune", "network"), "restyle works on cached features"),
         (("--method", "EM-prior", "--backbone", "lenet"), "no pretrained weights"),
         (("--method", "EMprior"), "Did you mean 'EM-prior'"),
     ],

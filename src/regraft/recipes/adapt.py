@@ -31,6 +31,7 @@ from regraft.recipes.adapt_choice import chosen_validators, decide, ranked
 from regraft.recipes.adapt_config import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS, AdaptConfig
 from regraft.recipes.adapt_features import ADABN, FeatureCandidates
 from regraft.recipes.adapt_outcome import conclude_adaptation
+from regraft.recipes.adapt_restyle import RESTYLE
 from regraft.recipes.adapt_sources import FOR_SEVERAL, WEIGHTING
 from regraft.recipes.budget import Clock
 from regraft.recipes.domains import (
@@ -105,7 +106,7 @@ def run_adapt(
 def method_names(config: AdaptConfig) -> tuple[str, ...]:
     """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
     several = config.table is None and len(config.source) > 1
-    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING}
+    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING, RESTYLE}
     auto = (*(AUTO_OPEN if config.setting == "open" else AUTO), *(FOR_SEVERAL if several else ()))
     names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
     for name in names:
@@ -132,12 +133,12 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
 
 def _check_priors(config: AdaptConfig, methods: tuple[str, ...], *, pretrained: bool) -> None:
     """UsageError where a method that corrects a head on cached features would have none."""
-    asked = [n for n in methods if n in PRIORS]
+    asked = [n for n in methods if n in (*PRIORS, RESTYLE)]
     if asked and (config.tune == "network" or not pretrained):
         why = "--tune network" if config.tune == "network" else f"{config.backbone}, which has no pretrained weights"
         raise UsageError(
-            f"{' and '.join(asked)} correct a head on cached features and cannot be used with {why}: take a pretrained "
-            "backbone without --tune network, or leave them out."
+            f"{' and '.join(asked)} works on cached features and cannot be used with {why}: take a pretrained backbone "
+            "without --tune network, or leave it out."
         )
 
 
@@ -219,6 +220,8 @@ class _Adapting:
                 candidates.append(self._done(stage.shallow(name)))
             elif name == ADABN and stage.own:
                 candidates.append(self._done(stage.adabn()))
+            elif name == RESTYLE:
+                candidates.append(self._done(stage.restyled()))
             elif name in PRIORS:
                 candidates.append(self._done(stage.corrected(name)))
             elif is_method(name) or name == WEIGHTING:

@@ -27,7 +27,7 @@ from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
 from regraft.backbones.base import ImageBackbone
 from regraft.core.rundir import RunDirectory
-from regraft.core.types import Task
+from regraft.core.types import Stream, Task
 from regraft.data.split import fold_of
 from regraft.data.stream import PictureStore, PictureStream
 from regraft.data.transform import EvalTransform, TrainTransform
@@ -273,15 +273,23 @@ class AdaptBench:
         At most 256 pictures, drawn with the seed: more change the statistics by less than their batches differ.
         """
         if has_statistics(backbone):
-            if len(paths) > STATISTICS_FROM:
-                drawn = np.random.default_rng(self.config.seed).permutation(len(paths))[:STATISTICS_FROM]
-                paths = tuple(paths[i] for i in np.sort(drawn))
+            self.statistics_of(backbone, self.drawn(paths, STATISTICS_FROM))
+
+    def drawn(self, paths: tuple[Path, ...], count: int) -> PictureStream:
+        """At most `count` of these pictures, drawn and shuffled with the seed, in batches for statistics."""
+        if len(paths) > count:
+            chosen = np.random.default_rng(self.config.seed).permutation(len(paths))[:count]
+            paths = tuple(paths[i] for i in np.sort(chosen))
+        return PictureStream(
+            list(paths), None, EvalTransform(self.spec), batch_size=64, shuffle=True, seed=self.config.seed,
+            threads=self.config.threads,
+        )  # fmt: skip
+
+    def statistics_of(self, backbone: ImageBackbone, stream: Stream) -> None:
+        """The statistics of a stream's pictures into the batch-normalisation layers of the backbone."""
+        if has_statistics(backbone):
             # Channels last takes a fifth less time here.
             backbone.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            stream = PictureStream(
-                list(paths), None, EvalTransform(self.spec), batch_size=64, shuffle=True, seed=self.config.seed,
-                threads=self.config.threads,
-            )  # fmt: skip
             recalibrate(
                 backbone,
                 (

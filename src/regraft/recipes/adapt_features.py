@@ -32,9 +32,11 @@ from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
 from regraft.measure.calibration import fit_temperature
 from regraft.recipes.adapt_answers import Adapted, save_arrays
-from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, AdaptBench
+from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, STATISTICS_FROM, AdaptBench
 from regraft.recipes.adapt_prior import class_shares, corrected_shares
+from regraft.recipes.adapt_restyle import PARTNERS, RESTYLE, RestyledStream, partners_of
 from regraft.recipes.adapt_sources import WEIGHTING, measured, sample_weights
+from regraft.recipes.features import features_of
 from regraft.strategies import RuleStrategy
 from regraft.tasks.linear import LinearTask
 
@@ -119,6 +121,28 @@ class FeatureCandidates:
         started, features = time.monotonic(), self.normalised()
         head = self.bench.head(features.train, self.source.train)
         return self._finish(ADABN, started, features, (head.weight, head.bias), self.target_backbone)
+
+    def restyled(self) -> Adapted:
+        """A probe on the source's pictures and on the same in the target's style, under own statistics.
+
+        The restyled pictures are a domain of their own. A picture and its copy are in one fold.
+        """
+        started, features, bench = time.monotonic(), self.normalised(), self.bench
+        kept = bench.run.path / "work" / "restyled.safetensors"
+        if not kept.is_file():
+            paths = self._paths(self.source.train)
+            partners = partners_of(bench.drawn(bench.target.source.paths, PARTNERS))
+            backbone = copy.deepcopy(bench.model.backbone)
+            bench.statistics_of(
+                backbone, RestyledStream(bench.drawn(paths, STATISTICS_FROM), partners, bench.config.seed)
+            )
+            stream = RestyledStream(bench.plain(paths), partners, bench.config.seed)
+            rows = features_of(backbone, stream, bench.machine, bench.listener, "Source features in the target's style")
+            save_arrays(kept, {"rows": rows})
+        rows = load_file(kept)["rows"].numpy()
+        both = np.concatenate([self.source.train, self.source.train])
+        head = bench.head(np.concatenate([features.train, rows]), both)
+        return self._finish(RESTYLE, started, features, (head.weight, head.bias), self.target_backbone)
 
     def corrected(self, name: str) -> Adapted:
         """AdaBN, or the source-only probe where there is none to be had, for the class shares that the target has.

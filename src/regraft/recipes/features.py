@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -13,12 +13,19 @@ from safetensors.torch import load_file, save_file
 from regraft.backbones.base import ImageBackbone
 from regraft.backbones.fast import FastFeatures, fast_features
 from regraft.core.files import replacing
-from regraft.data.stream import PictureStream
+from regraft.core.types import Stream
 from regraft.engine import Machine, predict
 from regraft.recipes.listener import Listener
 
 if TYPE_CHECKING:
     from regraft.recipes.candidates import Workbench
+
+
+class CountedStream(Stream, Protocol):
+    """A stream that says how many pictures it has."""
+
+    @property
+    def samples(self) -> int: ...
 
 
 def extract_features(bench: Workbench, indices: np.ndarray, kept: Path) -> np.ndarray:
@@ -37,7 +44,7 @@ def extract_features(bench: Workbench, indices: np.ndarray, kept: Path) -> np.nd
 
 def features_of(
     backbone: ImageBackbone,
-    stream: PictureStream,
+    stream: CountedStream,
     machine: Machine,
     listener: Listener,
     what: str,

@@ -24,8 +24,8 @@ from regraft.recipes.listener import Listener
 from regraft.recipes.style_training import TrainingSize, crops, train, training_pictures
 from regraft.recipes.telling import step_teller
 from regraft.style import perceptual
-from regraft.style.base import fit_short_side, resize
 from regraft.style.batch_losses import StyleTerms
+from regraft.style.evaluation import centre_square
 from regraft.style.model_file import StyleModel, save_style_model
 from regraft.style.shipped import packaged_net
 from regraft.style.training import StudentTask, TeacherTask, style_targets
@@ -125,7 +125,7 @@ def run_style_train(
 
     def work() -> None:
         student = _StyleTraining(config, machine, run, listener, painting, training).everything()
-        pictures = torch.stack([_square(decode(path), config.side_px) for path in kept])
+        pictures = torch.stack([centre_square(decode(path).float() / 255, config.side_px) for path in kept])
         outcome.update(student.figures(pictures))
         outcome.update(style=config.style.name, n_content=len(training), n_held_out=len(kept), seed=config.seed)
         save_style_model(config.output, StyleModel("student", student.student, (config.name,), dict(outcome)))
@@ -236,10 +236,3 @@ def begun_teacher(start: str) -> TeacherNet:
 def begun_student(start: str) -> StudentNet:
     """A student: random, or with the weights of a packaged one."""
     return StudentNet() if start == "scratch" else packaged_net("student")
-
-
-def _square(picture: Tensor, side_px: int) -> Tensor:
-    """uint8 (3, H, W) → the centre (3, side, side) in [0, 1]."""
-    sized = resize(picture.float() / 255, fit_short_side(picture.shape[-2:], side_px))
-    top, left = (sized.shape[1] - side_px) // 2, (sized.shape[2] - side_px) // 2
-    return sized[:, top : top + side_px, left : left + side_px]

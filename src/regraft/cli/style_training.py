@@ -25,7 +25,7 @@ def train(
     side: Annotated[int, typer.Option(help="Side of the training crops in px; strokes are as large in them.")] = 224,
     batch: Annotated[int, typer.Option(help="Crops a step.")] = 4,
     lr: Annotated[float, typer.Option(help="Base rate of the teacher.")] = 1e-3,
-    content_weight: Annotated[float, typer.Option(help="How much content features hold.")] = 0.4,
+    content_weight: Annotated[float, typer.Option(help="How much content features hold.")] = 0.2,
     start: Annotated[
         str, typer.Option(help="packaged begins from the package's styles, scratch does not.")
     ] = "scratch",

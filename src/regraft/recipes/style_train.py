@@ -58,7 +58,7 @@ class StyleTrainConfig(BaseModel):
     side_px: int = Field(224, ge=64, le=1024)
     batch: int = Field(4, ge=1, le=256)
     lr: float = Field(1e-3, gt=0, le=1)
-    content_weight: float = Field(0.4, ge=0)
+    content_weight: float = Field(0.2, ge=0)
     start: str = "scratch"
     perceptual: str = "sprig"
     perceptual_weights: Path | None = None

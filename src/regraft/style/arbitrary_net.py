@@ -140,8 +140,9 @@ class ArbitraryNet(nn.Module):
         self.adain = AdaptiveInstanceNorm()
         self.attentive = AttentiveNorm(STAGES["parts"][0]) if attention else None
         statistics_width = 2 * sum(STAGES[name][0] for name in LEVELS)
+        self.even = nn.LayerNorm(statistics_width)
         self.read = nn.Sequential(
-            nn.Linear(statistics_width + 1, self.CODE), nn.ReLU(), nn.Linear(self.CODE, self.CODE)
+            nn.Linear(statistics_width + 1, self.CODE), nn.SiLU(), nn.Linear(self.CODE, self.CODE)
         )
         shallow, middle, deep = LEVELS.values()
         self.deep = ModulatedBlock(STAGES["parts"][0], deep, self.CODE)
@@ -197,7 +198,7 @@ class ArbitraryNet(nn.Module):
         moved = {name: self.adain(features[name], style.mean[name], style.std[name]) for name in LEVELS}
         if self.attentive is not None and style.features is not None:
             moved["parts"] = self.attentive(features["parts"], style.features)
-        code = self.read(torch.cat([style.flat(), keep[:, None]], dim=1))
+        code = self.read(torch.cat([self.even(style.flat()), keep[:, None]], dim=1))
         recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
         x = self.deep(moved["parts"], code)
         x = self.middle(torch.cat([_twice(x), moved["textures"]], dim=1), code)

@@ -6,7 +6,7 @@ The formulas are those of `losses.py`; here the leading dimension is the batch a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from regraft.style.perceptual import PerceptualNetwork
 from regraft.style.similarity import ssim
 
 _TINY = 1e-12
+#: The period of the deepest layer's grid.
+GRID_PX: Final = 8
 
 
 class BatchMoments(NamedTuple):
@@ -67,7 +69,9 @@ def ssim_each(pictures: Tensor, others: Tensor) -> Tensor:
 class StyleTerms:
     """result, content (N, 3, H, W) and the styles' moments → style, content and variation, each (N,).
 
-    network: frozen. The style term is the weighted mean over layers of Gram and moment losses.
+    network: frozen. The style term is the weighted mean over layers of Gram and moment losses. shift: rows and columns
+    that are cut off above and on the left before the network sees result and content. Its strides have a grid, on which
+    a network that is always seen in one place paints a pattern of dots.
     """
 
     def __init__(self, network: PerceptualNetwork) -> None:
@@ -85,8 +89,11 @@ class StyleTerms:
     def content(self, pictures: Tensor) -> dict[str, Tensor]:
         return self.network.to(pictures.device)(pictures, self.network.content_layers)
 
-    def __call__(self, result: Tensor, content: Tensor, targets: Mapping[str, BatchMoments]) -> dict[str, Tensor]:
+    def __call__(
+        self, result: Tensor, content: Tensor, targets: Mapping[str, BatchMoments], shift: tuple[int, int] = (0, 0)
+    ) -> dict[str, Tensor]:
         network = self.network
+        result, content = (x[..., shift[0] :, shift[1] :] for x in (result, content))
         features = network.to(result.device)(result, (*network.style_layers, *network.content_layers))
         kept = self.content(content)
         return {
@@ -103,6 +110,12 @@ class StyleTerms:
             for name in self.network.style_layers
         }
         return _weighted(self.network.style_layers, each)
+
+
+def drawn_shift() -> tuple[int, int]:
+    """Rows and columns of one period of the deepest layer's grid, by chance."""
+    rows, columns = torch.randint(0, GRID_PX, (2,)).tolist()
+    return rows, columns
 
 
 def outside(pictures: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from regraft.core.types import Batch, StepOutput, Task
 from regraft.style.arbitrary_net import ArbitraryNet
 from regraft.style.base import fit_short_side, resize
-from regraft.style.batch_losses import BatchMoments, StyleTerms, outside, select, ssim_each
+from regraft.style.batch_losses import BatchMoments, StyleTerms, drawn_shift, outside, select, ssim_each
 from regraft.style.perceptual import PerceptualNetwork
 from regraft.style.transfer_net import StudentNet, TeacherNet
 
@@ -25,6 +25,8 @@ OUTSIDE: Final = 10.0
 #: The weight of 1 − SSIM at keep 0 and by how much keep 1 multiplies it.
 LEAST_FIDELITY: Final = 0.05
 MOST_FIDELITY: Final = 400.0
+#: The weight of 1 − SSIM at which fidelity and style are about even.
+BALANCE: Final = 3.0
 
 
 def fidelity_weight(keep: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ class TeacherTask(Task):
 
     def __init__(
         self, net: TeacherNet, network: PerceptualNetwork, styles: Sequence[Tensor], *, short_px: int,
-        content_weight: float = 0.4,
+        content_weight: float = 0.2,
     ) -> None:  # fmt: skip
         super().__init__()
         self.net, self.content_weight = net, content_weight
@@ -63,7 +65,7 @@ class TeacherTask(Task):
         drawn = torch.randint(self.net.styles, (len(content),), device=content.device)
         shares = F.one_hot(drawn, self.net.styles).to(content)
         painted = self.net(content, shares)
-        terms = self._terms(painted, content, select(self.targets, shares))
+        terms = self._terms(painted, content, select(self.targets, shares), drawn_shift())
         loss = terms["style"] + self.content_weight * terms["content"] + VARIATION * terms["variation"]
         loss = loss + OUTSIDE * outside(painted)
         return StepOutput(loss.mean(), {name: value.detach().mean() for name, value in terms.items()})
@@ -95,7 +97,7 @@ class StudentTask(Task):
         with torch.no_grad():
             wanted = self._teacher[0](content, self._shares.to(content).expand(len(content), -1)).clamp(0, 1)
         painted = self.net(content)
-        terms = self._terms(painted, content, self.targets)
+        terms = self._terms(painted, content, self.targets, drawn_shift())
         gap = (painted - wanted).square().mean((1, 2, 3)) / (wanted - content).square().mean((1, 2, 3)).clamp(min=1e-4)
         loss = gap + self.style_weight * terms["style"] + OUTSIDE * outside(painted)
         logs = {"gap": gap.detach().mean(), "style": terms["style"].detach().mean()}
@@ -121,9 +123,11 @@ class ArbitraryTask(Task):
         content, styles = unit(batches["content"].x), unit(batches["style"].x)
         keep = torch.rand(len(content), device=content.device)
         painted = self.net(content, self.net.code(styles), keep)
-        terms = self._terms(painted, content, self._terms.targets(styles))
+        terms = self._terms(painted, content, self._terms.targets(styles), drawn_shift())
         unlike = 1 - ssim_each(painted, content)
-        loss = terms["style"] + self.content_weight * terms["content"] + fidelity_weight(keep) * unlike
+        asked = fidelity_weight(keep)
+        # Over what is asked, so that pictures of which nearly all is to be kept do not drown the others.
+        loss = (terms["style"] + self.content_weight * terms["content"] + asked * unlike) / (1 + asked / BALANCE)
         loss = loss + VARIATION * terms["variation"] + OUTSIDE * outside(painted)
         logs = {"style": terms["style"], "content": terms["content"], "unlike": unlike}
         return StepOutput(loss.mean(), {name: value.detach().mean() for name, value in logs.items()})

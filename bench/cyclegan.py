@@ -52,17 +52,15 @@ def main() -> None:
         subprocess.run(command(arguments.shared, arguments.out, options), check=True, stdout=subprocess.DEVNULL)
     report = json.loads((arguments.out / "report.json").read_text(encoding="utf-8"))
 
-    print(
-        f"{'step':>8} {'SSIM AB':>8} {'SSIM BA':>8} {'MMD AB':>8} {'MMD BA':>8} {'div AB':>8} {'div BA':>8} {'D right':>8}"
-    )
+    heads = ("step", "SSIM AB", "SSIM BA", "MMD AB", "MMD BA", "div AB", "div BA", "D right")
+    print(" ".join(f"{head:>8}" for head in heads))
     print("\n".join(course(report)))
-    print(
-        f"\n{'':8} {'MMD² before':>12} {'MMD² after':>12} {'nearer in':>10} {'SSIM':>8} {'identity':>9} {'diversity':>10}"
-    )
+    heads = ("MMD² was", "MMD² is", "nearer in", "SSIM", "identity", "diversity")
+    print("\n" + " ".join(["        ", *(f"{head:>10}" for head in heads)]))
     for way, row in report["directions"].items():
         print(
-            f"{way:8} {row['mmd2_untranslated']:12.4f} {row['mmd2']:12.4f} {row['nearer']:10.1%} "
-            f"{row['cycle_ssim']:8.4f} {row['identity']:9.4f} {row['diversity']:10.3f}"
+            f"{way:8} {row['mmd2_untranslated']:10.4f} {row['mmd2']:10.4f} {row['nearer']:10.1%} "
+            f"{row['cycle_ssim']:10.4f} {row['identity']:10.4f} {row['diversity']:10.3f}"
         )
     for sign in report["collapse"]["signs"]:
         print(f"step {sign['step']}: {sign['kind']}: {sign['sentence']}")

@@ -14,6 +14,7 @@ from regraft.adaptation.distances import (
     density_ratio,
     domain_distance,
     gaussian_divergence,
+    kernel_scale,
     leading_coordinates,
     out_of_fold,
     squared_distances,
@@ -55,9 +56,12 @@ def test_a_distance_lies_between_by_the_best_linear_error() -> None:
     assert a_distance(x, y) == pytest.approx(2 * (1 - 2 * 0.1587), abs=0.06)
 
 
-def test_squared_mmd_is_the_sum_over_pairs() -> None:
+@pytest.mark.parametrize("scale", [None, 0.7])
+def test_squared_mmd_is_the_sum_over_pairs(scale: float | None) -> None:
     x, y = normal(9, 3, seed=0), normal(7, 3, seed=1, mean=0.5)
-    bandwidth = np.median(pdist(np.concatenate([x, y]), "sqeuclidean"))
+    median = float(np.median(pdist(np.concatenate([x, y]), "sqeuclidean")))
+    assert kernel_scale(x, y) == pytest.approx(median)
+    bandwidth = median if scale is None else scale
 
     def mean_kernel(a: Array, b: Array, same: bool) -> float:
         values = [
@@ -69,7 +73,7 @@ def test_squared_mmd_is_the_sum_over_pairs() -> None:
         return float(np.mean(values))
 
     expected = mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False)
-    assert squared_mmd(x, y) == pytest.approx(expected, rel=1e-9)
+    assert squared_mmd(x, y, scale=scale) == pytest.approx(expected, rel=1e-9)
 
 
 def test_squared_mmd_is_0_on_average_for_one_distribution() -> None:

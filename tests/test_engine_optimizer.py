@@ -87,17 +87,22 @@ def reference(settings: FitSettings, base_lr: float, multiples: dict[str, float]
                     p -= lr * (g + 0.9 * first[name])
                 else:
                     p *= 1 - lr * decay
-                    first[name] = 0.9 * first[name] + 0.1 * g
-                    second[name] = 0.999 * second[name] + 0.001 * g * g
-                    m, v = first[name] / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.999 ** (step + 1))
+                    b1, b2 = settings.betas
+                    first[name] = b1 * first[name] + (1 - b1) * g
+                    second[name] = b2 * second[name] + (1 - b2) * g * g
+                    m, v = first[name] / (1 - b1 ** (step + 1)), second[name] / (1 - b2 ** (step + 1))
                     p -= lr * m / (v.sqrt() + 1e-8)
     return weights(task)
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_every_group_moves_by_its_own_rate(optimizer: str, clip: float | None) -> None:
-    settings = FitSettings(6, optimizer=optimizer, clip_norm=clip, weight_decay=0.3, warmup=0.4, final_lr=0.1)
+@pytest.mark.parametrize(
+    ("optimizer", "betas"), [("sgd", (0.9, 0.999)), ("adamw", (0.9, 0.999)), ("adamw", (0.5, 0.9))]
+)
+def test_every_group_moves_by_its_own_rate(optimizer: str, betas: tuple[float, float], clip: float | None) -> None:
+    settings = FitSettings(
+        6, optimizer=optimizer, betas=betas, clip_norm=clip, weight_decay=0.3, warmup=0.4, final_lr=0.1
+    )
     double = torch.float64
     found = weights(train(Regression(double), numbers(8, 8, dtype=double), settings, *RATES, base_lr=0.003))
     expected = reference(settings, 0.003, {"a": 1.0, "b": 10.0})

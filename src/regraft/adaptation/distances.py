@@ -162,20 +162,34 @@ def leading_coordinates(centred: Array, count: int, draw: np.random.Generator) -
     return np.asarray(basis @ (vectors[:, -count:] * np.sqrt(np.maximum(values[-count:], 0))))
 
 
-def squared_mmd(source: np.ndarray, target: np.ndarray) -> float:
+def squared_mmd(source: np.ndarray, target: np.ndarray, *, scale: float | None = None) -> float:
     """Unbiased squared maximum mean discrepancy with a Gaussian kernel exp(−d² / median d²).
 
     Paper: Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012, eq. 3. source (N, D), target (M, D), N and M ≥ 2.
-    The median is over all pairs of both domains together; their mean stands in where most rows are the same.
+    scale: another squared width in place of the median (`kernel_scale` of these two), so that distances of several
+    pairs of domains can be compared with each other.
     """
     x, y = checked_pair(source, target)
     n, m = len(x), len(y)
     squared = squared_distances(np.concatenate([x, y]), np.concatenate([x, y]))
-    pairs = squared[np.triu_indices(n + m, 1)]
-    kernel = np.exp(-squared / (float(np.median(pairs)) or float(pairs.mean()) or 1.0))
+    kernel = np.exp(-squared / (_width(squared) if scale is None else scale))
     np.fill_diagonal(kernel, 0.0)
     own = kernel[:n, :n].sum() / (n * (n - 1)) + kernel[n:, n:].sum() / (m * (m - 1))
     return float(own - 2 * kernel[:n, n:].mean())
+
+
+def kernel_scale(source: np.ndarray, target: np.ndarray) -> float:
+    """The squared kernel width of `squared_mmd` for features (N, D) and (M, D).
+
+    The median squared distance over all pairs of both domains together; the mean, where most rows are the same.
+    """
+    rows = np.concatenate(checked_pair(source, target))
+    return _width(squared_distances(rows, rows))
+
+
+def _width(squared: Array) -> float:
+    pairs = squared[np.triu_indices(len(squared), 1)]
+    return float(np.median(pairs)) or float(pairs.mean()) or 1.0
 
 
 def gaussian_divergence(source: np.ndarray, target: np.ndarray, *, shrinkage: float = SHRINKAGE) -> float:

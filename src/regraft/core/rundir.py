@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from regraft.core.errors import ArtifactError, RegraftError
+from regraft.core.errors import ArtifactError, RegraftError, UsageError
 from regraft.core.files import read_json, stable_hash, write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -55,11 +55,31 @@ class RunDirectory:
         while path.exists():
             count += 1
             path = root / name.replace(stamp, f"{stamp}_{count}", 1)
-        path.mkdir(parents=True)
-        run = cls(path)
+        return cls._begun(path, config, digest), False
+
+    @classmethod
+    def at(cls, path: Path, config: Mapping[str, Any]) -> tuple[RunDirectory, bool]:
+        """The run in this very folder: a new one where nothing is, else its unfinished one; the flag says which.
+
+        Raises UsageError where the folder holds anything but an unfinished run of exactly this configuration.
+        """
+        run, digest = cls(path), stable_hash(config)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return cls._begun(path, config, digest), False
+        if not (path / "run.json").is_file():
+            raise UsageError(f"{path} is there already and is no run: give the name of a new folder.")
+        if run.finished or read_json(path / "run.json").get("config_hash") != digest:
+            what = "a finished run" if run.finished else "an unfinished run with other options"
+            raise UsageError(f"{path} holds {what}: give the name of a new folder.")
+        (path / "FAILED").unlink(missing_ok=True)
+        return run, True
+
+    @classmethod
+    def _begun(cls, path: Path, config: Mapping[str, Any], digest: str) -> RunDirectory:
+        path.mkdir(parents=True, exist_ok=True)
         write_text(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         write_json(path / "run.json", {"config_hash": digest, "created": datetime.now(UTC).isoformat()})
-        return run, False
+        return cls(path)
 
     @property
     def finished(self) -> bool:

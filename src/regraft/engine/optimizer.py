@@ -57,7 +57,7 @@ def build_optimizer(task: nn.Module, plan: PlanLike, settings: FitSettings) -> t
         for (multiple, start, decay), members in groups.items()
     ]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(described, lr=plan.base_lr)
+        return torch.optim.AdamW(described, lr=plan.base_lr, betas=settings.betas)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(described, lr=plan.base_lr, momentum=0.9, nesterov=True)
     raise UsageError(f"--optimizer takes adamw or sgd; {settings.optimizer!r} came.")

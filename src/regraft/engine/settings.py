@@ -15,7 +15,7 @@ class FitSettings:
     final_lr: share of the base rate that the cosine ends at. clip_norm: largest gradient norm, None = off.
     ema: decay of the running average of the weights, 0 = off. evaluate_every: steps between evaluations.
     patience: evaluations without a better one before stopping, None = never. limit_s: seconds of training, counted over
-    resumes, None = none. checkpoint_every_s: seconds between checkpoints.
+    resumes, None = none. checkpoint_every_s: seconds between checkpoints. betas: decay of AdamW's two running averages.
     """
 
     steps: int
@@ -30,6 +30,7 @@ class FitSettings:
     limit_s: float | None = None
     checkpoint_every_s: float = 30.0
     optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 0
 
     def lr_factor(self, progress: float) -> float:

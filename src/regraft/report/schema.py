@@ -259,7 +259,8 @@ def read_report(run: Path) -> Report:
         stated = value.get("format") if isinstance(value, dict) else None
         if stated != REPORT_FORMAT:
             raise ArtifactError(
-                f"{path} has the format {stated!r}; this version reads {REPORT_FORMAT!r}. Update regraft."
+                f"{path} has the format {stated!r}; this command reads {REPORT_FORMAT!r}. It is another command's "
+                "report, or a newer Regraft is needed."
             )
         return Report.model_validate(value)
     except (ValueError, ValidationError) as error:

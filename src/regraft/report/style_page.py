@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +9,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 from torch import Tensor
 
 from regraft.core.files import replacing
 from regraft.report.figures import style_front
-from regraft.style.base import fit_long_side, resize
+from regraft.report.pictures import data_uri as _uri
 from regraft.style.dial import FrontPoint
 
 #: Pictures inside a page are at most this long; the file that was written keeps its own size.
@@ -77,16 +74,6 @@ def _front(page: StylePage) -> Markup | None:
     named = {"this picture": page.figures, **page.figures["baselines"]}
     marks = [(name, found["ssim"], found["gram_cosine"]) for name, found in named.items()]
     return Markup(style_front([(at.ssim, at.gram_cosine) for at in page.front], marks, page.asked_ssim))
-
-
-def _uri(picture: Tensor, long_px: int) -> str:
-    """A JPEG data URI of (3, H, W) in [0, 1], at most long_px on its longer side."""
-    if max(picture.shape[-2:]) > long_px:
-        picture = resize(picture, fit_long_side(picture.shape[-2:], long_px))
-    pixels = (picture.detach().cpu().clamp(0, 1).permute(1, 2, 0) * 255).round().byte().contiguous().numpy()
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=90, subsampling=0, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
 def _figure(value: float | None, digits: int = 3) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from regraft.core.errors import UsageError
 from regraft.recipes.config import sentence
+from regraft.recipes.quantities import memory_bytes, size_px
 
 
 class StyleConfig(BaseModel):
     """Options of a style run. None leaves a value to the method; one that the method does not use is refused.
 
-    styles: files with their weights. masks: (mask file, style file as in styles). size: longer side in px.
+    styles: files with their weights. masks: (mask file, style file as in styles). size: longer side
+    in px, or a name as 4k. max_memory: bytes, or text as 2g.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,7 +27,7 @@ class StyleConfig(BaseModel):
     output: Path
     method: str = "gatys"
     masks: tuple[tuple[Path, Path], ...] = ()
-    size: int | None = Field(None, ge=16, le=16384)
+    size: Annotated[int | None, BeforeValidator(size_px), Field(ge=16, le=16384)] = None
     strength: float = Field(1.0, ge=0, le=1)
     ssim: float | None = Field(None, gt=0, lt=1)
     keep_colour: Literal["luminance", "histogram"] | None = None
@@ -39,6 +41,7 @@ class StyleConfig(BaseModel):
     start: str | None = None
     perceptual: str | None = None
     perceptual_weights: Path | None = None
+    max_memory: Annotated[int | None, BeforeValidator(memory_bytes), Field(ge=1)] = None
 
     evaluation_weights: Path | None = None
     report: bool = False
@@ -61,7 +64,8 @@ class StyleConfig(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The values that a method is given, less those that were left to it; the network is built elsewhere."""
         names = ("steps", "optimizer", "style_loss", "content_weight", "tv_weight", "edge_weight", "start", "seed")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return found if self.max_memory is None else {**found, "max_memory_bytes": self.max_memory}
 
 
 def checked_style(**values: Any) -> StyleConfig:

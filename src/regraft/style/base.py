@@ -41,6 +41,7 @@ class StyleSettings:
     steps: optimisation steps over all scales. optimizer: "lbfgs" or "adam". style_loss: names of
     `objective.STYLE_LOSSES`, joined by +. content_weight, tv_weight, edge_weight: multiples of the style term. start:
     "content", "colour" or "noise". ssim: the least SSIM to the content that the method should aim at while it works.
+    max_memory_bytes: the most that a method which runs a network over the picture may hold (`large.stylize_large`).
     """
 
     perceptual: PerceptualNetwork | None = None
@@ -53,6 +54,7 @@ class StyleSettings:
     start: str | None = None
     ssim: float | None = None
     seed: int | None = None
+    max_memory_bytes: int | None = None
 
     def given(self) -> set[str]:
         """Names of the settings that are not left to the method."""

@@ -100,7 +100,8 @@ def picture(
         keep_colour=keep_colour_by or ("luminance" if keep_colour else None), steps=steps, optimizer=optimizer,
         style_loss=style_loss, content_weight=content_weight, tv_weight=tv_weight, edge_weight=edge_weight, start=start,
         perceptual=perceptual, perceptual_weights=perceptual_weights, max_memory=max_memory,
-        evaluation_weights=evaluation_weights, report=report, measure=as_json, every=every, force=force, device=device, seed=seed,
+        evaluation_weights=evaluation_weights, report=report, measure=as_json, every=every, force=force,
+        device=device, seed=seed,
     )  # fmt: skip
     with Screen() as screen:
         outcomes = run_stylize(config, listener=screen.listener)

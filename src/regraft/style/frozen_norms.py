@@ -55,9 +55,7 @@ class Accumulator:
         count = self.count + new.count
         step = new.mean - self._mean
         self._mean = self._mean + step * (new.count / count)
-        self._squares = (
-            self._squares + new.variance * new.count + step.square() * (self.count * new.count / count)
-        )
+        self._squares = self._squares + new.variance * new.count + step.square() * (self.count * new.count / count)
         self.count = count
 
     def result(self) -> Statistics:
@@ -111,7 +109,7 @@ class Freezer:
             return
         assert isinstance(layer, nn.InstanceNorm2d)
         # The instance's own attribute stands before the class's method, so taking it away restores the layer.
-        layer.forward = _Held(layer, found)  # type: ignore[method-assign]
+        layer.forward = _Held(layer, found).__call__  # type: ignore[method-assign]
 
     def blank(self) -> None:
         """Mean 0 and variance 1 everywhere: for measuring what does not depend on the statistics."""
@@ -167,7 +165,9 @@ def watching(layers: Mapping[str, nn.Module], seen: Callable[[str, Tensor], None
             handle.remove()
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
+    """Ends a pass at the layer whose input was asked for."""
+
     def __init__(self, features: Tensor) -> None:
         super().__init__()
         self.features = features
@@ -177,12 +177,12 @@ def features_before(module: nn.Module, layer: nn.Module, pictures: Tensor) -> Te
     """What `layer` would be given in module(pictures); nothing behind it is computed."""
 
     def stop(_: str, features: Tensor) -> None:
-        raise _Reached(features)
+        raise _ReachedError(features)
 
     with watching({"": layer}, stop):
         try:
             module(pictures)
-        except _Reached as reached:
+        except _ReachedError as reached:
             return reached.features
     raise UsageError(f"{type(layer).__name__} has run for one picture and not for another: it cannot be held.")
 

@@ -16,7 +16,7 @@ from regraft.style.colour import monge_kantorovich_to
 from regraft.style.losses import mix, moments
 from regraft.style.objective import LeastSSIM, Objective, Weights
 from regraft.style.perceptual import perceptual
-from regraft.style.pyramid import lowest, transfer
+from regraft.style.pyramid import levels, octaves, transfer
 
 OPTIMIZERS: Final = ("lbfgs", "adam")
 STARTS: Final = ("content", "colour", "noise")
@@ -24,7 +24,7 @@ STARTS: Final = ("content", "colour", "noise")
 COARSEST_PX: Final = 128
 FINER: Final = 2.0
 DEFAULT_STEPS: Final = 200
-#: A longer side above this is optimised at its lowest pyramid level: gradients of every layer at 4K take tens of GB.
+#: A longer side above this is optimised at its lowest pyramid level: the gradient needs every layer's features at once.
 LARGEST_PX: Final = 1536
 #: Where the networks see the picture, in turn; 16 px is the coarsest grid of any of them.
 SHIFTS: Final = tuple((5 * k % 16, 11 * k % 16) for k in range(8))
@@ -93,8 +93,8 @@ class Gatys(Styler):
     ) -> Tensor:  # fmt: skip
         self.network.to(content.device)
         if max(content.shape[-2:]) > LARGEST_PX:
-            low = lowest(content)
-            return transfer(content, self._coarse_to_fine(low.clamp(0, 1), styles, shares, regions, on_step))
+            low = levels(content, octaves(content.shape[-2:]))[-1].clamp(0, 1)
+            return transfer(content, self._coarse_to_fine(low, styles, shares, regions, on_step))
         return self._coarse_to_fine(content, styles, shares, regions, on_step)
 
     def _coarse_to_fine(

@@ -7,7 +7,7 @@ statistics are found first and held while the parts are run.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,8 @@ from regraft.style.frozen_norms import (
     statistics_of,
     watching,
 )
+from regraft.style.pyramid import LOW_PX, levels, octaves
+from regraft.style.raising import Raising
 from regraft.style.tiling import OnTile, Span, Tile, least_pixels, plan_tiles, run_tiled, take
 
 #: "exact": of the whole picture, one pass per global layer. "low": of one pass over the picture at 1 Mpx or less.
@@ -68,6 +70,26 @@ def stylize_large(
             else:
                 _freeze_low(freezer, picture, min(LOW_PIXELS, most), footprint)
         return run_tiled(module, picture, tiles, footprint, out=result, on_tile=on_tile)
+
+
+def stylize_by_pyramid(run: Callable[[Tensor], Tensor], content: Tensor, *, low_px: int = LOW_PX) -> Tensor:
+    """A network's look at full size for a part of its work: run at low_px and at twice that, the rest learnt from both.
+
+    content: (3, H, W) in [0, 1]. run: (3, h, w) → (3, h, w), the network at any size. The low level is the content
+    halved until its longer side is low_px or less (once more where that is the half itself). The next one gives the
+    texture; from it to full size each octave's edges come from the content by `Raising`, learnt between the two. A
+    picture of low_px or less is run as it is. Neither strokes as fine as the network's at full size nor its grain
+    appear: `bench/style_4k.py` says how near it comes.
+    """
+    count = octaves(content.shape[-2:], low_px)
+    if count == 0:
+        return run(content)
+    level = levels(content, max(2, count))
+    low, middle = run(level[-1]), run(level[-2])
+    raising = Raising(low, level[-2], middle)
+    for finer in reversed(level[:-2]):
+        middle = raising(middle, finer)
+    return middle[:, : content.shape[-2], : content.shape[-1]]
 
 
 def held_bytes(device: torch.device) -> int:

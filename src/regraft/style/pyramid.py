@@ -1,4 +1,4 @@
-"""A large picture stylised at low resolution, its middle bands from half the size, its edges from the photo.
+"""A large picture from a stylised small one and the photo: every octave's edges are those of the photo.
 
 Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code": a picture is a small one and, per octave, what
 enlarging loses. Here halving and doubling are bicubic, halving with antialiasing, on centred pixels.
@@ -6,7 +6,7 @@ enlarging loses. Here halving and doubling are bicubic, halving with antialiasin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
@@ -23,11 +23,8 @@ WINDOW_PX: Final = 9
 FAINT: Final = 1 / 255
 #: The most by which an edge is strengthened, or turned round.
 MOST_GAIN: Final = 3.0
-#: Rows that are put together at a time, and how far the filters of an octave reach.
-_STRIP_ROWS: Final = 256
-_REACH_PX: Final = 16
-
-Run = Callable[[Tensor], Tensor]
+#: How far the filters of an octave reach; even, so that halving keeps its grid.
+REACH_PX: Final = 16
 
 
 def octaves(size_px: Sequence[int], low_px: int = LOW_PX) -> int:
@@ -38,64 +35,43 @@ def octaves(size_px: Sequence[int], low_px: int = LOW_PX) -> int:
     return count
 
 
-def stylize_by_pyramid(run: Run, content: Tensor, *, low_px: int = LOW_PX, middle: bool = True) -> Tensor:
-    """The stylised content (3, H, W): run at low resolution and, with `middle`, at half the size; edges transferred.
-
-    content: (3, H, W) in [0, 1]. run: (3, h, w) → (3, h, w). The low level decides the look at large: what the run at
-    half the size has below its octaves is replaced by it. A picture of low_px or less is run as it is.
-    """
-    count = octaves(content.shape[-2:], low_px)
-    if count == 0:
-        return run(content)
-    whole = padded(content, count)
-    levels = [whole]
-    for _ in range(count):
-        levels.append(halved(levels[-1]))
-    low = run(levels[-1])
-    if not middle or count == 1:
-        return _cropped(_raised(low, levels), content)
-    half = run(levels[1])
-    look = half
-    for _ in range(count - 1):
-        look = halved(look)
-    look = low - look
-    for _ in range(count - 1):
-        look = doubled(look)
-    return _cropped(_raised(half + look, levels[:2]), content)
-
-
 def transfer(content: Tensor, stylised: Tensor) -> Tensor:
-    """A stylised low level at the content's size: enlarged, with the content's edges.
+    """A stylised small picture at the content's size: enlarged, with the content's edges scaled by `gains`.
 
-    content: (3, H, W); stylised: (3, h, w) of its lowest level, as `lowest` gives it. Raises UsageError for another.
+    content: (3, H, W); stylised: (3, h, w) of the size of one of the content's levels. Raises UsageError for another.
     """
-    count = 0
-    while lowest_size(content.shape[-2:], count)[0] > stylised.shape[-2]:
-        count += 1
-    if lowest_size(content.shape[-2:], count) != tuple(stylised.shape[-2:]):
+    sizes: list[tuple[int, ...]] = [
+        level_size(content.shape[-2:], count) for count in range(octaves(content.shape[-2:], 1) + 1)
+    ]
+    if tuple(stylised.shape[-2:]) not in sizes:
         raise UsageError(
-            f"A stylised picture of {tuple(stylised.shape[-2:])} px is not the halved one of a content of "
-            f"{tuple(content.shape[-2:])} px: halve it with pyramid.lowest."
+            f"A stylised picture of {stylised.shape[-1]} × {stylised.shape[-2]} px is not a content of "
+            f"{content.shape[-1]} × {content.shape[-2]} px halved some times: halve it with pyramid.levels."
         )
-    if count == 0:
-        return stylised
-    levels = [padded(content, count)]
+    *finer, last = levels(content, sizes.index(tuple(stylised.shape[-2:])))
+    found = gains(padded(last, 1), padded(stylised, 1))[:, : last.shape[-2], : last.shape[-1]]
+    for number, level in enumerate(reversed(finer)):
+        found = doubled(found) if number else found
+        stylised = _octave(level, stylised, found)
+    return stylised[:, : content.shape[-2], : content.shape[-1]]
+
+
+def levels(content: Tensor, count: int) -> list[Tensor]:
+    """The content (3, H, W) and, `count` times, its half; ends are repeated so that every half is whole."""
+    found = [padded(content, count)]
     for _ in range(count):
-        levels.append(halved(levels[-1]))
-    return _cropped(_raised(stylised, levels), content)
+        found.append(halved(found[-1]))
+    return found
 
 
-def lowest(content: Tensor, low_px: int = LOW_PX) -> Tensor:
-    """The content (3, H, W) halved until its longer side is low_px or less; odd ends are repeated to be even."""
-    count = octaves(content.shape[-2:], low_px)
-    level = padded(content, count)
-    for _ in range(count):
-        level = halved(level)
-    return level
-
-
-def lowest_size(size_px: Sequence[int], count: int) -> tuple[int, int]:
+def level_size(size_px: Sequence[int], count: int) -> tuple[int, int]:
+    """Height and width after `count` halvings."""
     return -(-int(size_px[0]) // 2**count), -(-int(size_px[1]) // 2**count)
+
+
+def strips(height: int, rows: int = 256) -> Iterator[tuple[int, int]]:
+    """(top, bottom) of strips that cover the height, in order; rows is even."""
+    return ((top, min(height, top + rows)) for top in range(0, height, rows))
 
 
 def padded(picture: Tensor, count: int) -> Tensor:
@@ -134,33 +110,14 @@ def _local_mean(picture: Tensor) -> Tensor:
     return F.avg_pool2d(picture[None], WINDOW_PX, stride=1, padding=half, count_include_pad=False)[0]
 
 
-def _raised(stylised: Tensor, levels: Sequence[Tensor]) -> Tensor:
-    """From the last level's size to the first one's, each octave with the content's band times the gains found at the
-    last level."""
-    last = levels[-1]
-    at = padded(last, 1)
-    found = gains(at, padded(stylised, 1))[:, : last.shape[-2], : last.shape[-1]]
-    for content in reversed(levels[:-1]):
-        stylised = _octave(content, stylised, found)
-        if content is not levels[0]:
-            found = doubled(found)
-    return stylised
-
-
 def _octave(content: Tensor, stylised: Tensor, found: Tensor) -> Tensor:
     """doubled(stylised) + doubled(gains) · (content − doubled(halved(content))), strip by strip into one tensor."""
-    height = content.shape[-2]
     out = torch.empty_like(content)
-    for top in range(0, height, _STRIP_ROWS):
-        bottom = min(height, top + _STRIP_ROWS)
-        first, last = max(0, top - _REACH_PX), min(height, bottom + _REACH_PX)
+    for top, bottom in strips(content.shape[-2]):
+        first, last = max(0, top - REACH_PX), min(content.shape[-2], bottom + REACH_PX)
         own = content[:, first:last]
         band = own - doubled(halved(own))
         strip = doubled(stylised[:, first // 2 : last // 2])
         strip += doubled(found[:, first // 2 : last // 2]) * band
         out[:, top:bottom] = strip[:, top - first : bottom - first]
     return out
-
-
-def _cropped(picture: Tensor, content: Tensor) -> Tensor:
-    return picture[:, : content.shape[-2], : content.shape[-1]]

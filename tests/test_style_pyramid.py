@@ -113,8 +113,8 @@ def test_one_octave_is_learnt_one_octave_below() -> None:
 def test_gatys_above_its_largest_size_optimises_a_small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gatys_file, "LARGEST_PX", 150)
     monkeypatch.setattr(gatys_file, "octaves", lambda size: octaves(size, 100))
-    content, style, left = photo(120, 160, seed=8), photo(60, 60, seed=9) ** 2, torch.zeros(1, 30, 40)
-    left[:, :, :20] = 1
+    content, style, left = photo(120, 160, seed=8), photo(60, 60, seed=9) ** 2, torch.zeros(1, 120, 160)
+    left[:, :, :80] = 1
     scales: list[int] = []
     method = methods.get("gatys")(StyleSettings(steps=3))
     found = method.stylize(content, [(style, 1.0)], masks=[left], on_step=lambda step: scales.append(step.scale_px))

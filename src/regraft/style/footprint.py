@@ -66,8 +66,13 @@ def measure_footprint(module: nn.Module) -> Footprint:
             if multiple == MULTIPLES[-1]:
                 raise _whole(module)
             multiple *= 2  # the weights of now do not show the grid that the layers have
-        reach = max(max(pair) for row in rows for pair in row or ())
-        halo = -(-reach // multiple) * multiple
+        # Parts begin on the grid, so what counts is how many cells of it the influence of a line goes.
+        cells = 0
+        for row in rows:
+            for line, (before, behind) in zip(at, row or (), strict=True):
+                own = line // multiple
+                cells = max(cells, own - (line - before) // multiple, (line + behind) // multiple - own)
+        halo = cells * multiple
         fixed, per_px = _memory(module)
         return Footprint(halo, multiple, _takes_any_size(module, multiple, halo), fixed, per_px)
 

@@ -126,7 +126,7 @@ def _most_pixels(
         )
     if footprint.bytes_per_px <= 0:
         return max(least, picture.shape[-2] * picture.shape[-1])
-    return int((room - footprint.fixed_bytes) / footprint.bytes_per_px)
+    return max(least, int((room - footprint.fixed_bytes) / footprint.bytes_per_px))
 
 
 def _freeze_low(freezer: Freezer, picture: Tensor, most_pixels: int, footprint: Footprint) -> None:

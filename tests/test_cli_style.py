@@ -11,7 +11,9 @@ from PIL import Image
 
 from conftest import Shell
 from hostile_pictures import scene
+from regraft.core.errors import UsageError
 from regraft.data.picture import read_picture
+from regraft.recipes.quantities import memory_bytes, size_px
 
 pytest.importorskip("torchmetrics", reason="torchmetrics, of the extra [style], gives the SSIM of the figures")
 
@@ -41,6 +43,27 @@ def test_a_photo_and_a_painting_give_a_picture(files: Path, shell: Shell) -> Non
     code, _, err = shell("style", "--force", "--method", "colour", "photo.jpg", "--style", "a.png", "-o", "out.png")
     assert code == 0, err
     assert (files / "out.png").read_bytes() != before
+
+
+def test_sizes_and_amounts_by_name() -> None:
+    assert [size_px(text) for text in ("4k", "8K", " 720p ", "640", 300, None)] == [3840, 7680, 1280, 640, 300, None]
+    assert [memory_bytes(text) for text in ("2g", "1500m", "1.5GiB", "64KB", "4096", 7)] == [
+        2 * 2**30, 1500 * 2**20, 3 * 2**29, 64 * 2**10, 4096, 7,
+    ]  # fmt: skip
+    for text in ("", "g", "-2g", "2x", "0", "2 gb", "1e9"):
+        with pytest.raises(UsageError, match="as in 2g or 1500m"):
+            memory_bytes(text)
+    for text in ("", "4 k", "-5", "1.5", "0x10", "9" * 10):
+        with pytest.raises(UsageError, match="number of px or one of"):
+            size_px(text)
+
+
+def test_a_named_size(files: Path, shell: Shell) -> None:
+    code, _, err = shell(
+        "style", "photo.jpg", "--style", "a.png", "-o", "o.jpg", "--method", "colour", "--size", "720p"
+    )
+    assert code == 0, err
+    assert read_picture(files / "o.jpg").size_px == (960, 1280)
 
 
 def test_strength_styles_and_masks(files: Path, shell: Shell) -> None:
@@ -151,6 +174,10 @@ def test_alpha_and_depth_survive(files: Path, shell: Shell) -> None:
         ),
         (("photo.jpg", "a.png", "--style", "b.png"), 2, "need a folder to go to"),
         (("photo.jpg", "--style", "a.png", "--keep-colour-by", "hue"), 2, "keep-colour"),
+        (("photo.jpg", "--style", "a.png", "--size", "huge"), 2, "one of 480p, 720p"),
+        (("photo.jpg", "--style", "a.png", "--size", "20000"), 2, "--size"),
+        (("photo.jpg", "--style", "a.png", "--max-memory", "lots"), 2, "as in 2g or 1500m; 'lots' came"),
+        (("photo.jpg", "--style", "a.png", "--max-memory", "2g"), 2, "does not use max_memory_bytes"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else None,
 )

@@ -55,7 +55,10 @@ def picture(
     style: StyleOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="A file, or a folder for several photos.")],
     method: Annotated[str, typer.Option(help="auto, fixed, gatys, colour, reinhard or a registered name.")] = "auto",
-    size: Annotated[int | None, typer.Option(help="Longer side of the result in px.")] = None,
+    size: Annotated[str | None, typer.Option(help="Longer side of the result: px, or 720p, 1080p, 4k, 8k.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="The most memory for a large picture, as 2g or 1500m; networks run in tiles.")
+    ] = None,
     strength: Annotated[float, typer.Option(help="0 is the photo, 1 the method's whole result.")] = 1.0,
     ssim: Annotated[float | None, typer.Option(help="The most style that keeps this SSIM, as 0.85.")] = None,
     keep_colour: Annotated[
@@ -102,9 +105,9 @@ def picture(
         masks=tuple(mask_of(text, styles) for text in mask or ()), size=size, strength=strength, ssim=ssim,
         keep_colour=keep_colour_by or ("luminance" if keep_colour else None), steps=steps, optimizer=optimizer,
         style_loss=style_loss, content_weight=content_weight, tv_weight=tv_weight, edge_weight=edge_weight, start=start,
-        perceptual=perceptual, perceptual_weights=perceptual_weights, evaluation_weights=evaluation_weights,
-        report=report, measure=as_json, every=every, force=force, device=device, seed=seed, keep=keep, kept=kept,
-        kept_weight=kept_weight,
+        perceptual=perceptual, perceptual_weights=perceptual_weights, max_memory=max_memory,
+        evaluation_weights=evaluation_weights, report=report, measure=as_json, every=every, force=force,
+        device=device, seed=seed, keep=keep, kept=kept, kept_weight=kept_weight,
     )  # fmt: skip
     with Screen() as screen:
         outcomes = run_stylize(config, listener=screen.listener)

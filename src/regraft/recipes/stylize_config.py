@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from regraft.core.errors import UsageError
 from regraft.recipes.config import sentence
+from regraft.recipes.quantities import memory_bytes, size_px
 from regraft.style.shipped import is_fixed_style
 
 #: What pictures as styles get where no option of the optimiser is given.
@@ -20,7 +21,8 @@ class StyleConfig(BaseModel):
     """Options of a style run. None leaves a value to the method; one that the method does not use is refused.
 
     styles: files or names of fixed styles, with their weights. method: auto means `fixed` for names, `gatys` for
-    pictures. masks: (mask file, style file as in styles). size: longer side in px.
+    pictures. masks: (mask file, style file as in styles). size: longer side in px, or a name as 4k. max_memory: bytes,
+    or text as 2g.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,7 +32,7 @@ class StyleConfig(BaseModel):
     output: Path
     method: str = "auto"
     masks: tuple[tuple[Path, Path], ...] = ()
-    size: int | None = Field(None, ge=16, le=16384)
+    size: Annotated[Annotated[int, Field(ge=16, le=16384)] | None, BeforeValidator(size_px)] = None
     strength: float = Field(1.0, ge=0, le=1)
     ssim: float | None = Field(None, gt=0, lt=1)
     keep_colour: Literal["luminance", "histogram"] | None = None
@@ -47,6 +49,7 @@ class StyleConfig(BaseModel):
     kept_weight: float | None = Field(None, ge=0)
     perceptual: str | None = None
     perceptual_weights: Path | None = None
+    max_memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(memory_bytes)] = None
 
     evaluation_weights: Path | None = None
     report: bool = False
@@ -79,35 +82,16 @@ class StyleConfig(BaseModel):
             return self.method
         if all(fixed):
             return "fixed"
-        of_gatys = (
-            self.steps,
-            self.optimizer,
-            self.style_loss,
-            self.content_weight,
-            self.tv_weight,
-            self.edge_weight,
-            self.start,
-            self.perceptual,
-            self.every,
-            self.kept,
-        )
+        of_gatys = (self.steps, self.optimizer, self.style_loss, self.content_weight, self.tv_weight, self.edge_weight,
+                    self.start, self.perceptual, self.every, self.kept)  # fmt: skip
         return "gatys" if any(value is not None for value in of_gatys) else WITHOUT_OPTIONS
 
     def settings(self) -> dict[str, Any]:
         """The values that a method is given, less those that were left to it; the network is built elsewhere."""
-        names = (
-            "steps",
-            "optimizer",
-            "style_loss",
-            "content_weight",
-            "tv_weight",
-            "edge_weight",
-            "start",
-            "seed",
-            "keep",
-            "kept_weight",
-        )
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        names = ("steps", "optimizer", "style_loss", "content_weight", "tv_weight", "edge_weight", "start", "seed",
+                 "keep", "kept_weight")  # fmt: skip
+        found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return found if self.max_memory is None else {**found, "max_memory_bytes": self.max_memory}
 
 
 def checked_style(**values: Any) -> StyleConfig:

@@ -43,6 +43,7 @@ class StyleSettings:
     "content", "colour" or "noise". ssim: the least SSIM to the content that the method should aim at while it works.
     kept: (1, h, w) in [0, 1], where the content's edges stay, by kept_weight.
     keep: how much of the content a one-pass network holds, in [0, 1]. network: another network than the method's own.
+    max_memory_bytes: the most that a method which runs a network over the picture may hold (`large.stylize_large`).
     """
 
     perceptual: PerceptualNetwork | None = None
@@ -59,6 +60,7 @@ class StyleSettings:
     kept: Tensor | None = None
     kept_weight: float | None = None
     network: Any = None
+    max_memory_bytes: int | None = None
 
     def given(self) -> set[str]:
         """Names of the settings that are not left to the method."""

@@ -16,6 +16,7 @@ from regraft.style.colour import monge_kantorovich_to
 from regraft.style.losses import mix, moments
 from regraft.style.objective import LeastSSIM, Objective, Weights
 from regraft.style.perceptual import perceptual
+from regraft.style.pyramid import levels, octaves, transfer
 
 OPTIMIZERS: Final = ("lbfgs", "adam")
 STARTS: Final = ("content", "colour", "noise")
@@ -25,6 +26,8 @@ FINER: Final = 2.0
 DEFAULT_STEPS: Final = 200
 #: How much a kept region's edges count beside the style.
 KEPT_WEIGHT: Final = 1.0
+#: A longer side above this is optimised at its lowest pyramid level: the gradient needs every layer's features at once.
+LARGEST_PX: Final = 1536
 #: Where the networks see the picture, in turn; 16 px is the coarsest grid of any of them.
 SHIFTS: Final = tuple((5 * k % 16, 11 * k % 16) for k in range(8))
 
@@ -54,7 +57,8 @@ class Gatys(Styler):
     Differs from the paper: scales from coarse to fine (Gatys et al. 2017, arXiv:1611.07865, section 6), losses that are
     relative to their targets, a start from the content with the style's colours, pixels that stay in [0, 1], and
     optional terms for total variation, edges (arXiv:1707.01253) and a least SSIM. Several styles without masks mix
-    their statistics; with masks each has its own (arXiv:1611.07865, eq. 4).
+    their statistics; with masks each has its own (arXiv:1611.07865, eq. 4). A picture above LARGEST_PX is halved until
+    it is at most 1024 px, optimised there, and brought back to its size with the content's edges (`pyramid.py`).
     Raises DivergedError where the loss is no number.
     """
 
@@ -91,6 +95,15 @@ class Gatys(Styler):
         regions: Sequence[Tensor] | None, on_step: OnStep | None,
     ) -> Tensor:  # fmt: skip
         self.network.to(content.device)
+        if max(content.shape[-2:]) > LARGEST_PX:
+            low = levels(content, octaves(content.shape[-2:]))[-1].clamp(0, 1)
+            return transfer(content, self._coarse_to_fine(low, styles, shares, regions, on_step))
+        return self._coarse_to_fine(content, styles, shares, regions, on_step)
+
+    def _coarse_to_fine(
+        self, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float],
+        regions: Sequence[Tensor] | None, on_step: OnStep | None,
+    ) -> Tensor:  # fmt: skip
         sizes = pyramid(content.shape[-2:], max(COARSEST_PX, self.network.min_side_px))
         budget = split_steps(self.steps, sizes)
         image = self._first(resize(content, sizes[0]), styles, shares)

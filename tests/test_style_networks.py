@@ -61,7 +61,7 @@ def test_every_stage_of_the_slim_network_has_the_promised_channels_and_stride(si
 def test_networks_give_back_the_pictures_size_and_start_from_the_picture(size: tuple[int, int]) -> None:
     pictures = drawn(2, 3, *size)
     shares = torch.eye(2)
-    teacher, student = TeacherNet(2, width=16, blocks=1), StudentNet((8, 16), (8,)).eval()
+    teacher, student = TeacherNet(2, width=16, blocks=1), StudentNet((4, 8, 16), (8,)).eval()
     with torch.no_grad():
         assert torch.allclose(teacher(pictures, shares), pictures, atol=0.2)
         assert torch.allclose(student(pictures), pictures, atol=0.2)

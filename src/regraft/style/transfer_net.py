@@ -64,7 +64,7 @@ class TeacherNet(nn.Module):
     def __init__(self, styles: int, width: int = 96, blocks: int = 4) -> None:
         super().__init__()
         half = width // 2
-        self.styles = styles
+        self.styles, self.width = styles, width
         self.enter = _Convolution(12, half, styles)
         self.down = _Convolution(half, width, styles, stride=2)
         self.blocks = nn.ModuleList([_Residual(width, styles) for _ in range(blocks)])

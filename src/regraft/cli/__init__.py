@@ -7,7 +7,7 @@ import sys
 from rich.markup import escape
 
 # Each registers its commands, in the order of --help.
-from regraft.cli import adapting, fitting, generalising, styling  # noqa: F401
+from regraft.cli import adapting, fitting, generalising, style_exporting, styling  # noqa: F401
 from regraft.cli.app import app, err
 from regraft.core.errors import RegraftError, UsageError
 

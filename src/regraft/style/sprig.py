@@ -33,7 +33,8 @@ class Fire(nn.Module):
 
 
 class Sprig(nn.Module):
-    """Normalised pictures (N, 3, H, W) → features of every stage, each (N, C, H/s, W/s) for sides that are multiples of 8.
+    """Normalised pictures (N, 3, H, W) → features of every stage, each (N, C, H/s, W/s), for sides that are multiples
+    of 8.
 
     Every stage takes the last one's output alone, so that a prefix of the network is a network.
     """

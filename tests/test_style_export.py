@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_eight_bits_are_smaller_and_alike(model: StyleModel, content: list[Path]
     assert report.precision == "int8" and (report.n_checked, report.n_calibrated) == (2, 2)
     assert report.bytes == out.stat().st_size < report.full_bytes
     assert report.ssim_tried is not None and report.ssim == [*report.ssim_tried.values()][-1] >= 0.97
-    assert constants(out, onnx.TensorProto.INT8) > 0.7 * sum(p.numel() for p in model.net.parameters())
+    assert constants(out, onnx.TensorProto.INT8) > 0.6 * sum(p.numel() for p in model.net.parameters())
     stated = {prop.key: prop.value for prop in onnx.load(out).metadata_props}
     assert stated["regraft.precision"] == "int8" and stated["regraft.format"] == FORMAT
     found = []
@@ -188,13 +189,17 @@ def test_eight_bits_that_are_not_alike_are_refused_after_every_policy(
 
 
 def test_quantising_keeps_what_it_is_told_to_and_logs_nothing(
-    model: StyleModel, capfd: pytest.CaptureFixture[str]
+    model: StyleModel, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
     graph = student_graph(model)
     before = graph.SerializeToString()
     examples = [{"images": bytes_of(32, 40)}]
     whole = quantized(graph, examples)
     partly = quantized(graph, examples, keep=["paint"])
+    scale = quantized(graph, examples, ranges={"cells": (0.0, 510.0)})
+    assert sum(float(onnx.numpy_helper.to_array(c)) == 2.0 for c in scale.graph.initializer if not c.dims) == 1
     weights = [sum(int(np.prod(c.dims)) for c in each.graph.initializer if c.data_type == onnx.TensorProto.INT8)
                for each in (whole, partly)]  # fmt: skip
     assert weights[0] - weights[1] >= model.net.paint.weight.numel()
@@ -206,7 +211,7 @@ def test_quantising_keeps_what_it_is_told_to_and_logs_nothing(
         quantized(graph, examples, keep=["nothing"])
     assert deflated_bytes(bytes(10_000)) == len(zlib.compress(bytes(10_000), 9)) < 100
     said = capfd.readouterr()
-    assert not said.out and not said.err
+    assert not said.out and not said.err and not root.handlers
 
 
 def test_short_names_change_no_answer(model: StyleModel) -> None:

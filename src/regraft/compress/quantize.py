@@ -30,14 +30,15 @@ KINDS: Final = ("Conv", "Relu", "Add", "DepthToSpace")
 
 def quantized(
     model: ModelProto, examples: Sequence[Mapping[str, np.ndarray]], *, keep: Collection[str] = (),
-    kinds: Sequence[str] = KINDS,
+    ranges: Mapping[str, tuple[float, float]] | None = None, kinds: Sequence[str] = KINDS,
 ) -> ModelProto:  # fmt: skip
     """`model` with activations as uint8 and weights as int8; `model` is left as it was.
 
     examples: inputs by name, whose smallest and largest values in every tensor are the ranges. keep: names of nodes
-    that stay in floating point. Weights use 7 of the 8 bits: processors without a fused 8-bit product (before AVX-512
-    VNNI) add pairs of products in 16 bits, which 8 bits overflow. Raises UsageError without examples,
-    MissingExtraError without onnxruntime, ExportError where the quantizer fails.
+    that stay in floating point. ranges: of tensors whose range is known beforehand. Weights use 7 of the 8 bits:
+    processors without a fused 8-bit product (before AVX-512 VNNI) add pairs of products in 16 bits, which 8 bits
+    overflow. Raises UsageError without examples, MissingExtraError without onnxruntime, ExportError where the quantizer
+    fails.
     """
     if not examples:
         raise UsageError("Integer ranges are measured on examples, and none came: give some pictures.")
@@ -50,6 +51,9 @@ def quantized(
     unknown = set(keep) - {node.name for node in model.graph.node}
     if unknown:
         raise ValueError(f"there are no nodes {', '.join(sorted(unknown))} to keep in floating point")
+    known = {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in (ranges or {}).items()
+    }
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     # The graph is folded already; this says so, and nothing is searched for again.
@@ -60,7 +64,7 @@ def quantized(
             quantize_static(
                 prepared, out, _Reader(examples), quant_format=QuantFormat.QDQ, op_types_to_quantize=list(kinds),
                 per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                nodes_to_exclude=sorted(keep),
+                nodes_to_exclude=sorted(keep), extra_options={"TensorQuantOverrides": known},
             )  # fmt: skip
         except Exception as error:  # the quantizer raises many kinds, none of which a caller can act upon differently
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ from regraft.core.errors import DataError, ExportError, MissingExtraError, Regra
 from regraft.core.files import replacing
 from regraft.deploy.inputs import read_picture
 from regraft.deploy.onnx_export import GENERATED_SIZES_PX, generated_picture
-from regraft.deploy.style_onnx import FIRST, INPUT, LAST, PIXELS, UNQUANTISED, metadata, student_graph
+from regraft.deploy.style_onnx import CELLS, FIRST, INPUT, LAST, UNQUANTISED, WHITE, metadata, student_graph
 from regraft.deploy.style_runtime import Student, runner
 from regraft.style.base import fit_long_side, resize
 from regraft.style.model_file import StyleModel
@@ -105,7 +105,7 @@ def export_style(
     for policy in POLICIES if int8 else ():
         examples = [{INPUT: _input(picture, pixels)} for picture in measured]
         keep = [node.name for node in full.graph.node if _belongs(node.name, (*policy, *UNQUANTISED))]
-        found = quantized(full, examples, keep=keep)
+        found = quantized(full, examples, keep=keep, ranges={CELLS: (0.0, WHITE[pixels])})
         agreement = agree(found.SerializeToString(), model, pixels, checked, wanted)
         tried[" + ".join(policy) or "none"] = agreement.ssim
         log.info("8 bits with %s in full precision: SSIM %.4f", policy or "nothing", agreement.ssim)
@@ -189,7 +189,7 @@ def _bytes(planes: Tensor) -> np.ndarray:
 
 
 def _input(picture: np.ndarray, pixels: str) -> np.ndarray:
-    if pixels == PIXELS[0]:
+    if pixels == "uint8":
         return picture[None]
     return np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
 

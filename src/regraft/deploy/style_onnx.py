@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "regraft.style-onnx/1"
 READABLE: Final = (FORMAT,)
-PIXELS: Final = ("uint8", "float")
 INPUT, OUTPUT = "images", "styled"
 #: Pad takes edges of several axes, Split its number of parts, since this one.
 OPSET: Final = 18
 IR_VERSION: Final = 10
 #: The layers by name, in order; blocks are b0, b1, … with the parts depth, inner, second and last.
 FIRST, LAST = "enter", "paint"
-#: Steps whose results stay in full precision: the picture itself goes past the network through them.
+#: Steps that stay in full precision: the picture itself goes past the network through them.
 UNQUANTISED: Final = ("add", "cut")
+#: The picture's values in cells, which 8 bits hold exactly where their range is the whole of [0, white].
+CELLS: Final = "cells"
+WHITE: Final = {"uint8": 255.0, "float": 1.0}
 
 
 def student_graph(model: StyleModel, *, pixels: str = "uint8") -> ModelProto:
@@ -41,8 +43,8 @@ def student_graph(model: StyleModel, *, pixels: str = "uint8") -> ModelProto:
     """
     if not isinstance(model.net, StudentNet):
         raise UsageError(f"A {model.kind} is not exported; a student is: distil one, or name the student's file.")
-    if pixels not in PIXELS:
-        raise UsageError(f"Pictures as {pixels!r} came; a student takes {' or '.join(PIXELS)}.")
+    if pixels not in WHITE:
+        raise UsageError(f"Pictures as {pixels!r} came; a student takes {' or '.join(WHITE)}.")
     try:
         from onnx import TensorProto, checker, helper
     except ImportError as error:
@@ -50,7 +52,7 @@ def student_graph(model: StyleModel, *, pixels: str = "uint8") -> ModelProto:
     graph = _Graph()
     network = model.net
     whole = pixels == "uint8"
-    white = 255.0 if whole else 1.0
+    white = WHITE[pixels]
     cells = graph.cells(whole)
     painted = _network(graph, network, cells, white)
     added = graph.add("Add", [cells, painted], "add")
@@ -180,7 +182,7 @@ class _Graph:
             # Turned as bytes, which are a quarter of the memory of floats: measured, a tenth of the whole run.
             planes = self.add("Transpose", [padded], "planes", perm=[0, 3, 1, 2])
             padded = self.add("Cast", [planes], "floats", to=1)
-        return self.add("SpaceToDepth", [padded], "cells", blocksize=2)
+        return self.add("SpaceToDepth", [padded], CELLS, blocksize=2)
 
     def pictures(self, cells: str, whole: bool) -> None:
         """Cells back to pictures of the input's size and form."""

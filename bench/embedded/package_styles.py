@@ -71,13 +71,13 @@ def main() -> None:
             net = ArbitraryNet(sprig_net(), attention=kind == "attention")
             net.load_state_dict(load_file(path))
             save_style_model(PACKAGED / f"{name}.safetensors",
-                             StyleModel("arbitrary", net, (), licence | trained(path.parent)))  # fmt: skip
+                             StyleModel("arbitrary", net, (), licence | trained(path.parent)), half=True)  # fmt: skip
     path = args.runs / "teacher" / "teacher.safetensors"
     teacher = TeacherNet(len(STYLES))
     teacher.load_state_dict(load_file(path))
     teacher.eval()
-    save_style_model(PACKAGED / "teacher.safetensors",
-                     StyleModel("teacher", teacher, tuple(STYLES), licence | trained(path.parent)))  # fmt: skip
+    model = StyleModel("teacher", teacher, tuple(STYLES), licence | trained(path.parent))
+    save_style_model(PACKAGED / "teacher.safetensors", model, half=True)
     for style in STYLES:
         path = args.runs / f"student-{style}" / "student.safetensors"
         if path.is_file():
@@ -86,7 +86,9 @@ def main() -> None:
             found = style_terms(teacher, student.eval(), style, args.shared)
             kept = (found["unstylised"] - found["student"]) / (found["unstylised"] - found["teacher"])
             card = licence | trained(path.parent) | {"style_term": found, "kept_share": kept}
-            save_style_model(PACKAGED / f"style-{style}.safetensors", StyleModel("student", student, (style,), card))
+            save_style_model(
+                PACKAGED / f"style-{style}.safetensors", StyleModel("student", student, (style,), card), half=True
+            )
             print(style, {key: round(value, 3) for key, value in found.items()}, f"keeps {kept:.1%}")
     for path in sorted(PACKAGED.glob("*.safetensors")):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")

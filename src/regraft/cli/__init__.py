@@ -7,7 +7,15 @@ import sys
 from rich.markup import escape
 
 # Each registers its commands, in the order of --help.
-from regraft.cli import adapting, fitting, generalising, style_training, styling, translating  # noqa: F401
+from regraft.cli import (  # noqa: F401
+    adapting,
+    fitting,
+    generalising,
+    style_exporting,
+    style_training,
+    styling,
+    translating,
+)
 from regraft.cli.app import app, err
 from regraft.core.errors import RegraftError, UsageError
 

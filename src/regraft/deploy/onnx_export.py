@@ -315,7 +315,7 @@ def _metadata(packed: Packed) -> dict[str, str]:
 def _pictures(paths: Sequence[Path] | None) -> tuple[list[Any], np.ndarray, int]:
     """Pictures to compare on, which of the given ones they are, and how many cannot be read."""
     if paths is None:
-        return [_generated(height, width) for height, width in GENERATED_SIZES_PX], np.arange(0), 0
+        return [generated_picture(height, width) for height, width in GENERATED_SIZES_PX], np.arange(0), 0
     kept = []
     for index, path in enumerate(paths):
         try:
@@ -329,7 +329,7 @@ def _pictures(paths: Sequence[Path] | None) -> tuple[list[Any], np.ndarray, int]
     return [paths[index] for index in kept], np.array(kept), len(paths) - len(kept)
 
 
-def _generated(height_px: int, width_px: int) -> np.ndarray:
+def generated_picture(height_px: int, width_px: int) -> np.ndarray:
     """A smooth picture with some grain, uint8 (H, W, 3); the same every time."""
     rng = np.random.default_rng([height_px, width_px])
     y, x = np.mgrid[0 : 1 : height_px * 1j, 0 : 1 : width_px * 1j]

@@ -26,7 +26,7 @@ from regraft.recipes.telling import step_teller
 from regraft.style import perceptual
 from regraft.style.batch_losses import StyleTerms
 from regraft.style.evaluation import centre_square
-from regraft.style.model_file import StyleModel, save_style_model
+from regraft.style.model_file import save_style_model, student_model
 from regraft.style.shipped import packaged_net
 from regraft.style.training import StudentTask, TeacherTask, style_targets
 from regraft.style.transfer_net import StudentNet, TeacherNet
@@ -128,7 +128,8 @@ def run_style_train(
         pictures = torch.stack([centre_square(decode(path).float() / 255, config.side_px) for path in kept])
         outcome.update(student.figures(pictures))
         outcome.update(style=config.style.name, n_content=len(training), n_held_out=len(kept), seed=config.seed)
-        save_style_model(config.output, StyleModel("student", student.student, (config.name,), dict(outcome)))
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        save_style_model(config.output, student_model(student.student, config.name, dict(outcome)), half=True)
         write_json(run.path / "style.json", outcome)
         run.done()
         listener.say(str(outcome["verdict"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def crops(paths: Sequence[Path], size: TrainingSize, seed: int) -> PictureStream
 
 
 def train(
-    task: Task, streams: dict[str, Stream], steps: int, machine: Machine, *, lr: float, seed: int,
+    task: Task, streams: Mapping[str, Stream], steps: int, machine: Machine, *, lr: float, seed: int,
     rules: Sequence[Rule] = (Rule(".*", 1.0),), checkpoints: Path | None = None, limit_s: float | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> FitResult:  # fmt: skip

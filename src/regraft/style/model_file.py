@@ -1,6 +1,7 @@
-"""A style network in one file: safetensors whose header says what it is. `docs/formats.md` documents it.
+"""A trained style network as one `.safetensors` file that says what it is: `regraft.style/1`.
 
-No pickle. What the header asks for is bounded before anything is built, and every tensor must fit.
+No pickle. A file is hostile until its size, its description and every tensor's name, shape and values have been
+checked. `docs/formats.md` documents the fields.
 """
 
 from __future__ import annotations
@@ -14,24 +15,36 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from regraft.core.errors import ArtifactError
+from regraft.core.errors import ArtifactError, UsageError
 from regraft.core.files import replacing
 from regraft.style.arbitrary_net import ArbitraryNet
 from regraft.style.sprig import Sprig
 from regraft.style.transfer_net import StudentNet, TeacherNet
 
 FORMAT: Final = "regraft.style/1"
-KINDS: Final = ("student", "teacher", "arbitrary")
+READABLE: Final = (FORMAT,)
+#: The largest network that the ranges below allow takes less.
 LIMIT_BYTES: Final = 256 << 20
-#: Bounds of what a file may ask to be built.
-_MOST_CHANNELS, _MOST_BLOCKS, _MOST_STYLES = 1024, 64, 1024
+#: Bounds of what a description may ask for, so that a small file cannot make the reader build a large network.
+MOST_CHANNELS: Final = 256
+MOST_BLOCKS: Final = 16
+MOST_STYLES: Final = 256
+#: Types of numbers on disk, in safetensors' words.
+_FLOATS: Final = ("F32", "F16", "BF16")
+_INTEGERS: Final = ("I64",)
+_MOST_TEXT: Final = 64 << 10
+_MOST_NAME: Final = 200
 
 
 @dataclass(frozen=True)
 class StyleModel:
-    """A style network with its styles' names, and what is known of it: plain values, as `style train` measured them."""
+    """A network with what is known of it.
+
+    kind: student, teacher or arbitrary. net: in evaluation mode. styles: a student's one, a teacher's in order, none
+    for an arbitrary one. card: for people: where the weights come from, licence, figures.
+    """
 
     kind: str
     net: nn.Module
@@ -39,93 +52,182 @@ class StyleModel:
     card: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_style_model(path: Path, model: StyleModel) -> Path:
-    """Write the file whole or not at all, in half precision; returns its path. ArtifactError for values that half
-    precision does not hold."""
-    tensors = {}
-    for key, value in model.net.state_dict().items():
-        tensors[key] = value.detach().cpu().half().contiguous() if value.is_floating_point() else value.cpu()
-        if value.is_floating_point() and not bool(torch.isfinite(tensors[key]).all()):
-            raise ArtifactError(
-                f"{key} has values that are no numbers in half precision: train again with a lower rate."
-            )
-    header = {
-        "format": FORMAT, "kind": model.kind, "config": json.dumps(_config(model.net)),
-        "styles": json.dumps(list(model.styles)), "card": json.dumps(dict(model.card), allow_nan=False),
-    }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
+def student_model(net: StudentNet, style: str, card: Mapping[str, Any] | None = None) -> StyleModel:
+    return StyleModel("student", net, (style,), card or {})
+
+
+def teacher_model(net: TeacherNet, styles: tuple[str, ...], card: Mapping[str, Any] | None = None) -> StyleModel:
+    return StyleModel("teacher", net, styles, card or {})
+
+
+def arbitrary_model(net: ArbitraryNet, card: Mapping[str, Any] | None = None) -> StyleModel:
+    return StyleModel("arbitrary", net, (), card or {})
+
+
+def save_style_model(path: Path, model: StyleModel, *, half: bool = False) -> Path:
+    """Write `model` to `path`, whole or not at all. half: floats in half precision, half the size.
+
+    Raises UsageError for a kind, styles or sizes that a reader would refuse, and for values that half precision or
+    any other cannot hold.
+    """
+    try:
+        config = _checked_config(model.kind, _config_of(model))
+        _check_styles(model.kind, model.styles, config)
+    except ValueError as error:
+        raise UsageError(f"This style network cannot be saved: {error}.") from error
+    texts = {
+        "config": json.dumps(config),
+        "styles": json.dumps(list(model.styles), ensure_ascii=False),
+        "card": json.dumps(dict(model.card), ensure_ascii=False, allow_nan=False),
+    }
+    if any(len(text.encode()) > _MOST_TEXT for text in texts.values()):
+        raise UsageError(f"The card or the styles take more than {_MOST_TEXT >> 10} KiB as JSON: shorten them.")
+    tensors = {name: _stored(value, half) for name, value in model.net.state_dict().items()}
+    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise UsageError(
+            f"{wrong[0]} holds values that are not numbers{' in half precision' if half else ''}: the network "
+            f"cannot be saved{', save it in full precision' if half else ''}."
+        )
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        save_file(tensors, temporary, {"regraft": FORMAT, "kind": model.kind, **texts})
     return path
 
 
 def load_style_model(path: Path, *, encoder: Callable[[], Sprig] | None = None) -> StyleModel:
-    """The network of a file, in float32 and evaluation mode.
+    """The network in `path`, in evaluation mode, float32, on the CPU.
 
-    encoder: gives the slim network that an arbitrary one sees through. Raises ArtifactError for what is missing, too
-    large, of another format, or does not fit.
+    encoder: gives the encoder of an arbitrary network, which has a file of its own; without one such a file is
+    refused. Raises ArtifactError for a file that is missing, too large, no style model, or does not fit itself.
     """
     if not path.is_file():
-        raise ArtifactError(f"There is no style model at {path}. `regraft style train` makes one.")
+        raise ArtifactError(f"There is no style model {path}. Give a .safetensors file that Regraft wrote.")
     if path.stat().st_size > LIMIT_BYTES:
         raise ArtifactError(f"{path} is larger than {LIMIT_BYTES >> 20} MiB: that is no style model.")
     try:
-        with safe_open(path, "pt") as source:
-            header = dict(source.metadata() or {})
-            tensors = {key: source.get_tensor(key) for key in source.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a safetensors file: {error}.") from error
-    if header.get("format") != FORMAT:
-        raise ArtifactError(f"{path} has format {header.get('format')!r}; this version reads {FORMAT}.")
-    try:
-        config, styles, card = (json.loads(header[name]) for name in ("config", "styles", "card"))
-    except (KeyError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"The header of {path} cannot be read ({error}): copy the file again.") from error
-    if not isinstance(config, dict) or not isinstance(styles, list) or not isinstance(card, dict):
-        raise ArtifactError(f"The header of {path} has values of another type: copy the file again.")
-    net = _build(path, str(header.get("kind")), config, encoder)
+        with safe_open(path, framework="pt") as opened:
+            metadata = dict(opened.metadata() or {})
+            kind, config, styles, card = _described(metadata)
+            with torch.random.fork_rng(devices=[]):
+                net = _build(kind, config, encoder)
+            # A slice knows its shape and type without being read.
+            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+            _check_shapes(net, {name: tuple(part.get_shape()) for name, part in found.items()})
+            _check_types(net, {name: part.get_dtype() for name, part in found.items()})
+            tensors = {name: opened.get_tensor(name) for name in found}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} is not a style model that can be used: {error}. Copy it again, or have it written anew."
+        ) from error
     own = net.state_dict()
-    wrong = sorted(set(own) ^ set(tensors)) + [k for k in own if k in tensors and own[k].shape != tensors[k].shape]
+    wrong = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if wrong:
-        raise ArtifactError(f"{path} does not hold what its header says (first: {wrong[0]}): copy the file again.")
-    if not all(bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point()):
-        raise ArtifactError(f"{path} has weights that are no numbers: copy the file again, or train it again.")
-    net.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
-    return StyleModel(str(header["kind"]), net.eval(), tuple(str(name) for name in styles), card)
+        raise ArtifactError(f"{path} is damaged: {wrong[0]} holds what is not a number. Copy it again.")
+    net.load_state_dict({name: value.to(own[name].dtype) for name, value in tensors.items()})
+    return StyleModel(kind, net.eval(), styles, card)
 
 
-def _config(net: nn.Module) -> dict[str, Any]:
-    if isinstance(net, StudentNet):
+def _stored(value: Tensor, half: bool) -> Tensor:
+    value = value.detach().cpu()
+    return (value.half() if half and value.is_floating_point() else value).contiguous().clone()
+
+
+def _described(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]:
+    """Kind, sizes, styles and card; ValueError with what is wrong."""
+    if metadata.get("regraft") not in READABLE:
+        stated = metadata.get("regraft")
+        raise ValueError(f"it states the format {str(stated)[:40]!r}, and this version reads {', '.join(READABLE)}")
+    kind = metadata.get("kind", "")
+    for name in ("config", "styles", "card"):
+        if len(metadata.get(name, "")) > _MOST_TEXT:
+            raise ValueError(f"its {name} is longer than {_MOST_TEXT >> 10} KiB")
+    config = _checked_config(kind, json.loads(metadata.get("config", "null")))
+    styles = json.loads(metadata.get("styles", "null"))
+    if not isinstance(styles, list):
+        raise ValueError("its styles are no list")
+    _check_styles(kind, tuple(styles), config)
+    card = json.loads(metadata.get("card", "{}"))
+    if not isinstance(card, dict):
+        raise ValueError("its card is no JSON object")
+    return kind, config, tuple(styles), card
+
+
+def _config_of(model: StyleModel) -> dict[str, Any]:
+    net = model.net
+    if model.kind == "student" and isinstance(net, StudentNet):
         return {"widths": list(net.widths), "inner": list(net.inner)}
-    if isinstance(net, TeacherNet):
-        return {"styles": net.styles, "width": net.width, "blocks": len(net.blocks)}
-    if isinstance(net, ArbitraryNet):
+    if model.kind == "teacher" and isinstance(net, TeacherNet):
+        return {"styles": net.styles, "width": net.down.convolution.out_channels, "blocks": len(net.blocks)}
+    if model.kind == "arbitrary" and isinstance(net, ArbitraryNet):
         return {"attention": net.attentive is not None}
-    raise TypeError(f"{type(net).__name__} is no style network that has a file format")
+    raise ValueError(f"a {type(net).__name__} is no network of kind {model.kind!r}; kinds are {', '.join(_KINDS)}")
 
 
-def _build(path: Path, kind: str, config: Mapping[str, Any], encoder: Callable[[], Sprig] | None) -> nn.Module:
+def _build(kind: str, config: Mapping[str, Any], encoder: Callable[[], Sprig] | None) -> nn.Module:
     if kind == "student":
-        widths, inner = _numbers(path, config, "widths"), _numbers(path, config, "inner")
-        if len(widths) != 3 or len(inner) > _MOST_BLOCKS:
-            raise ArtifactError(f"{path} asks for a student of {len(widths)} widths and {len(inner)} blocks.")
-        return StudentNet((widths[0], widths[1], widths[2]), inner)
+        return StudentNet(tuple(config["widths"]), tuple(config["inner"]))
     if kind == "teacher":
-        styles, width, blocks = (_numbers(path, config, name)[0] for name in ("styles", "width", "blocks"))
-        if blocks > _MOST_BLOCKS or styles > _MOST_STYLES:
-            raise ArtifactError(f"{path} asks for a teacher of {styles} styles and {blocks} blocks: that is too many.")
-        return TeacherNet(styles, width, blocks)
-    if kind == "arbitrary":
-        if encoder is None:
-            raise ArtifactError(f"{path} takes any style; a fixed style is needed here.")
-        return ArbitraryNet(encoder(), attention=config.get("attention") is True)
-    raise ArtifactError(f"{path} is of kind {kind!r}; this version knows {', '.join(KINDS)}.")
+        return TeacherNet(config["styles"], config["width"], config["blocks"])
+    if encoder is None:
+        raise ValueError("it holds a network for any style, which needs its encoder beside it")
+    return ArbitraryNet(encoder(), attention=config["attention"])
 
 
-def _numbers(path: Path, config: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """One whole number or a list of them, each from 1 to the most channels."""
-    value = config.get(name)
-    found = value if isinstance(value, list) else [value]
-    if not all(type(n) is int and 1 <= n <= _MOST_CHANNELS for n in found) or not found:
-        raise ArtifactError(f"{path} asks for {name} {value!r}; accepted are whole numbers up to {_MOST_CHANNELS}.")
-    return tuple(found)
+def _checked_config(kind: str, config: Any) -> dict[str, Any]:
+    """`config` with exactly the fields of its kind, each in its range; ValueError else."""
+    if kind not in _KINDS:
+        raise ValueError(f"it is of kind {kind[:40]!r}; this version knows {', '.join(_KINDS)}")
+    expected = _KINDS[kind]
+    if not isinstance(config, dict) or config.keys() != expected.keys():
+        raise ValueError(f"a {kind}'s config has the fields {', '.join(expected)} and no other")
+    for name, check in expected.items():
+        if not check(config[name]):
+            raise ValueError(f"its {name} {str(config[name])[:60]} is out of range")
+    return config
+
+
+def _check_styles(kind: str, styles: tuple[Any, ...], config: Mapping[str, Any]) -> None:
+    wanted = {"student": 1, "teacher": config.get("styles"), "arbitrary": 0}[kind]
+    if not all(isinstance(name, str) and 0 < len(name) <= _MOST_NAME and name.isprintable() for name in styles):
+        raise ValueError(f"a style's name is text of 1 to {_MOST_NAME} printable characters")
+    if len(styles) != wanted or len(set(styles)) != len(styles):
+        raise ValueError(f"{len(styles)} style names came, and this {kind} has {wanted}, each named once")
+
+
+def _check_shapes(net: nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:
+    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    odd = sorted(own.keys() ^ found.keys())
+    if odd:
+        raise ValueError(f"{len(odd)} tensors are missing or not of this network (first: {odd[0][:80]})")
+    for name, shape in own.items():
+        if found[name] != shape:
+            raise ValueError(f"{name} has the shape {found[name]} where its config asks for {shape}")
+
+
+def _check_types(net: nn.Module, found: Mapping[str, str]) -> None:
+    for name, value in net.state_dict().items():
+        allowed = _FLOATS if value.is_floating_point() else _INTEGERS
+        if found[name] not in allowed:
+            raise ValueError(f"{name} is stored as {found[name]}, where {' or '.join(allowed)} is read")
+
+
+def _whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _wholes(count: range, high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) in count and all(map(_whole(1, high), value))
+
+
+_KINDS: Final[dict[str, dict[str, Callable[[Any], bool]]]] = {
+    "student": {
+        "widths": _wholes(range(3, 4), MOST_CHANNELS),
+        "inner": _wholes(range(MOST_BLOCKS + 1), MOST_CHANNELS),
+    },
+    "teacher": {
+        "styles": _whole(1, MOST_STYLES),
+        "width": lambda value: _whole(2, MOST_CHANNELS)(value) and value % 2 == 0,
+        "blocks": _whole(0, MOST_BLOCKS),
+    },
+    "arbitrary": {"attention": lambda value: isinstance(value, bool)},
+}

@@ -85,7 +85,7 @@ class TeacherNet(nn.Module):
         return pictures + painted[..., : size[0], : size[1]]
 
 
-class _Depthwise(nn.Module):
+class DepthwiseBlock(nn.Module):
     """Residual pair of depthwise 3 × 3 and 1 × 1, each with batch norm (Howard et al. 2017, arXiv:1704.04861)."""
 
     def __init__(self, width: int, inner: int) -> None:
@@ -117,10 +117,10 @@ class StudentNet(nn.Module):
     def __init__(self, widths: tuple[int, int, int] = (8, 16, 64), inner: tuple[int, ...] = (64, 64, 64, 64)) -> None:
         super().__init__()
         half, quarter, eighth = widths
-        self.widths, self.inner = tuple(widths), tuple(inner)
+        self.widths, self.inner = widths, tuple(inner)
         self.enter = _normalised(12, quarter, 3, stride=2)
         self.down = _normalised(quarter, eighth, 3, stride=2)
-        self.blocks = nn.Sequential(*(_Depthwise(eighth, width) for width in inner))
+        self.blocks = nn.Sequential(*(DepthwiseBlock(eighth, width) for width in inner))
         self.up = _normalised(eighth, 4 * quarter, 1)
         self.widen = _normalised(quarter, 4 * half, 1)
         self.paint = nn.Conv2d(half, 12, 3, padding=1)

@@ -1,0 +1,200 @@
+"""A style student → one `.onnx` model for pictures of any size, its batch norm folded.
+
+Two forms of the same network: of uint8 pictures (N, H, W, 3), as files and cameras give them, with everything inside;
+and of float pictures (N, 3, H, W) in [0, 1]. Both give pictures of the same form and size back. `docs/formats.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from torch import Tensor, nn
+
+from regraft.compress.folding import Folded, bias_moved, folded
+from regraft.core.errors import MissingExtraError, UsageError
+from regraft.style.model_file import StyleModel
+from regraft.style.transfer_net import STUDENT_MULTIPLE_PX, DepthwiseBlock, StudentNet
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FORMAT: Final = "regraft.style-onnx/1"
+READABLE: Final = (FORMAT,)
+INPUT, OUTPUT = "images", "styled"
+#: Pad takes edges of several axes, Split its number of parts, since this one.
+OPSET: Final = 18
+IR_VERSION: Final = 10
+#: The layers by name, in order; blocks are b0, b1, … with the parts depth, inner, second and last.
+FIRST, LAST = "enter", "paint"
+#: Steps that stay in full precision: the picture itself goes past the network through them.
+UNQUANTISED: Final = ("add", "cut")
+#: The picture's values in cells, which 8 bits hold exactly where their range is the whole of [0, white].
+CELLS: Final = "cells"
+WHITE: Final = {"uint8": 255.0, "float": 1.0}
+
+
+def student_graph(model: StyleModel, *, pixels: str = "uint8") -> ModelProto:
+    """The student as an ONNX model, unchecked against it.
+
+    pixels: uint8 or float. Raises UsageError for another kind of model or form, MissingExtraError without onnx.
+    """
+    if not isinstance(model.net, StudentNet):
+        raise UsageError(f"A {model.kind} is not exported; a student is: distil one, or name the student's file.")
+    if pixels not in WHITE:
+        raise UsageError(f"Pictures as {pixels!r} came; a student takes {' or '.join(WHITE)}.")
+    try:
+        from onnx import TensorProto, checker, helper
+    except ImportError as error:
+        raise MissingExtraError("ONNX export of a style", "onnx") from error
+    graph = _Graph()
+    network = model.net
+    whole = pixels == "uint8"
+    white = WHITE[pixels]
+    cells = graph.cells(whole)
+    painted = _network(graph, network, cells, white)
+    added = graph.add("Add", [cells, painted], "add")
+    inside = graph.add("Clip", [added, graph.number(0.0), graph.number(white)], "cut")
+    graph.pictures(inside, whole)
+    kind = TensorProto.UINT8 if whole else TensorProto.FLOAT
+    shape: list[str | int | None] = ["N", "H", "W", 3] if whole else ["N", 3, "H", "W"]
+    found = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "student",
+            [helper.make_tensor_value_info(INPUT, kind, shape)],
+            [helper.make_tensor_value_info(OUTPUT, kind, shape)],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="regraft",
+    )
+    helper.set_model_props(found, metadata(model, pixels, "fp32"))
+    checker.check_model(found)
+    return found
+
+
+def metadata(model: StyleModel, pixels: str, precision: str) -> dict[str, str]:
+    values = {
+        "format": FORMAT,
+        "style": json.dumps(list(model.styles), ensure_ascii=False),
+        "pixels": pixels,
+        "precision": precision,
+        "licence": str(model.card.get("licence", "unknown")),
+    }
+    return {f"regraft.{key}": value for key, value in values.items()}
+
+
+def _network(graph: _Graph, net: StudentNet, cells: str, white: float) -> str:
+    """What the network paints on cells (N, 12, H/2, W/2) with values up to `white`."""
+    order = _cell_order()
+    enter = folded(*_pair(net.enter))
+    # The network was trained on values up to 1 in torch's order of a cell's channels.
+    enter = Folded(enter.weight[:, order] / white, enter.bias, enter.stride, enter.padding)
+    entered = graph.convolution(enter, cells, FIRST, relu=True)
+    x = graph.convolution(folded(*_pair(net.down)), entered, "down", relu=True)
+    for number, block in enumerate(net.blocks):
+        assert isinstance(block, DepthwiseBlock)
+        depth, inner, second, last = _block(block)
+        y = graph.convolution(depth, x, f"b{number}.depth")
+        y = graph.convolution(inner, y, f"b{number}.inner", relu=True)
+        y = graph.convolution(second, y, f"b{number}.second")
+        y = graph.convolution(last, y, f"b{number}.last")
+        x = graph.add("Relu", [graph.add("Add", [x, y], f"b{number}.sum")], f"b{number}.out")
+    x = graph.convolution(folded(*_pair(net.up)), x, "up")
+    x = graph.add("DepthToSpace", [x], "up.shuffle", blocksize=2, mode="CRD")
+    x = graph.add("Relu", [graph.add("Add", [x, entered], "up.sum")], "up.out")
+    x = graph.convolution(folded(*_pair(net.widen)), x, "widen", relu=True)
+    x = graph.add("DepthToSpace", [x], "widen.shuffle", blocksize=2, mode="CRD")
+    paint = folded(net.paint)
+    paint = Folded(paint.weight[order] * white, paint.bias[order] * white, paint.stride, paint.padding)
+    return graph.convolution(paint, x, LAST)
+
+
+def _block(block: DepthwiseBlock) -> tuple[Folded, Folded, Folded, Folded]:
+    """A block's four convolutions; the depthwise ones' biases, which nothing but a 1 × 1 sees, are moved into it."""
+    parts = list(block.body)
+    depth, inner = bias_moved(folded(parts[0], parts[1]), folded(parts[2], parts[3]))
+    second, last = bias_moved(folded(parts[5], parts[6]), folded(parts[7], parts[8]))
+    return depth, inner, second, last
+
+
+def _pair(layers: nn.Sequential) -> tuple[nn.Module, nn.Module]:
+    return layers[0], layers[1]
+
+
+def _cell_order() -> list[int]:
+    """Which of torch's channels (colour, row, column) stands at each of ONNX's (row, column, colour)."""
+    return [colour * 4 + row * 2 + column for row in range(2) for column in range(2) for colour in range(3)]
+
+
+class _Graph:
+    """Nodes and constants in the making. Every node and its result have one short name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def constant(self, values: np.ndarray, name: str = "") -> str:
+        from onnx import numpy_helper
+
+        name = name or f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def number(self, value: float) -> str:
+        return self.constant(np.array(value, dtype=np.float32))
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def convolution(self, layer: Folded, x: str, name: str, *, relu: bool = False) -> str:
+        inputs = [x, self.constant(_floats(layer.weight), f"{name}.w")]
+        if layer.bias.any():
+            inputs.append(self.constant(_floats(layer.bias), f"{name}.b"))
+        sides = list(layer.weight.shape[2:])
+        found = self.add(
+            "Conv", inputs, f"{name}.sum" if relu else name, kernel_shape=sides, strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4, group=layer.groups,
+        )  # fmt: skip
+        return self.add("Relu", [found], name) if relu else found
+
+    def cells(self, whole: bool) -> str:
+        """Cells of 2 × 2 px (N, 12, H/2, W/2), rows × columns × colours, of pictures padded by repeating their edge."""
+        height, width = (1, 2) if whole else (2, 3)
+        ends = []
+        for name, axis in (("h", height), ("w", width)):
+            self.add("Shape", [INPUT], name, start=axis, end=axis + 1)
+            negative = self.add("Neg", [name], f"{name}.neg")
+            ends.append(self.add("Mod", [negative, self.integers(STUDENT_MULTIPLE_PX)], f"{name}.more"))
+        before, after = self.integers(*[0] * (4 + height)), [self.integers(0)] if whole else []
+        pads = self.add("Concat", [before, *ends, *after], "pads", axis=0)
+        padded = self.add("Pad", [INPUT, pads], "padded", mode="edge")
+        if whole:
+            # Turned as bytes, which are a quarter of the memory of floats: measured, a tenth of the whole run.
+            planes = self.add("Transpose", [padded], "planes", perm=[0, 3, 1, 2])
+            padded = self.add("Cast", [planes], "floats", to=1)
+        return self.add("SpaceToDepth", [padded], CELLS, blocksize=2)
+
+    def pictures(self, cells: str, whole: bool) -> None:
+        """Cells back to pictures of the input's size and form."""
+        found = self.add("DepthToSpace", [cells], "joined", blocksize=2, mode="DCR")
+        if whole:
+            found = self.add("Cast", [self.add("Round", [found], "round")], "bytes", to=2)
+            found = self.add("Transpose", [found], "rows", perm=[0, 2, 3, 1])
+        size = self.add("Concat", ["h", "w"], "size", axis=0)
+        axes = self.integers(1, 2) if whole else self.integers(2, 3)
+        self.add("Slice", [found, self.integers(0, 0), size, axes], OUTPUT)
+
+
+def _floats(values: Tensor) -> np.ndarray:
+    return values.float().contiguous().numpy()

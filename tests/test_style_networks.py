@@ -27,7 +27,7 @@ from regraft.style.colour import monge_kantorovich
 from regraft.style.losses import content_loss, gram_loss, moments, total_variation
 from regraft.style.similarity import ssim
 from regraft.style.sprig import STAGES, Sprig
-from regraft.style.transfer_net import ConditionalNorm, StudentNet, TeacherNet
+from regraft.style.transfer_net import ConditionalNorm, StudentNet, TeacherNet, smoothed
 
 
 @pytest.fixture
@@ -135,6 +135,21 @@ def test_attention_decides_how_much_is_painted_and_regions_bound_it(arbitrary: A
     left[..., :16] = 1
     found = net(content, code, keep, left)
     assert torch.equal(found[..., 16:], content[..., 16:]) and not torch.allclose(found[..., :16], content[..., :16])
+
+
+def test_keep_begins_with_the_attention(arbitrary: ArbitraryNet) -> None:
+    content, style = drawn(1, 3, 40, 32), drawn(1, 3, 32, 32, seed=1)
+    code = arbitrary.code(style)
+    found = [arbitrary.paint_with_attention(content, code, torch.tensor([keep]))[1] for keep in (0.0, 0.5, 1.0)]
+    assert [round(float(a.mean()), 3) for a in found] == [0.881, 0.5, 0.119]
+
+
+def test_what_changes_from_pixel_to_pixel_is_smoothed_away() -> None:
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(10), indexing="ij")
+    checks = ((rows + columns) % 2).float()[None, None] - 0.5
+    assert float(smoothed(checks)[..., 1:-1, 1:-1].abs().max()) < 1e-6
+    ramp = columns.float()[None, None].expand(1, 2, -1, -1)
+    assert torch.allclose(smoothed(ramp)[..., 1:-1], ramp[..., 1:-1])
 
 
 def test_only_the_decoder_is_trained_and_saved(arbitrary: ArbitraryNet) -> None:

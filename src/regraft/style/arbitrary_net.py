@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regraft.style.sprig import STAGES, Sprig
+from regraft.style.transfer_net import smoothed
 
 #: Depths that are moved, shallow → deep, and the decoder's channels there.
 LEVELS: Final[Mapping[str, int]] = {"edges": 32, "textures": 64, "parts": 96}
@@ -153,6 +154,8 @@ class ArbitraryNet(nn.Module):
         nn.init.zeros_(self.paint.weight)
         assert self.paint.bias is not None
         nn.init.zeros_(self.paint.bias)
+        #: How far the attention moves from keep 0 to keep 1, as half of a difference of logits.
+        self.hold = nn.Parameter(torch.tensor(2.0))
         self.register_buffer("offset", torch.tensor(_IMAGENET[0]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(_IMAGENET[1]).view(1, 3, 1, 1), persistent=False)
         self.offset: Tensor
@@ -204,9 +207,10 @@ class ArbitraryNet(nn.Module):
         x = self.middle(torch.cat([_twice(x), moved["textures"]], dim=1), code)
         pixels = F.pixel_unshuffle(torch.cat([padded, recoloured], dim=1), 2)
         x = self.shallow(torch.cat([_twice(x), moved["edges"], pixels], dim=1), code)
-        found = F.pixel_shuffle(self.paint(x), 2)[..., :height, :width]
-        # Halfway at the start of the training, wholly used where the network wants it.
-        return recoloured[..., :height, :width] + found[:, :3], torch.sigmoid(4 * found[:, 3:])
+        found = smoothed(F.pixel_shuffle(self.paint(x), 2))[..., :height, :width]
+        # What is kept is begun with by the attention; the decoder learns to do better.
+        attention = torch.sigmoid(4 * found[:, 3:] + self.hold * (1 - 2 * keep)[:, None, None, None])
+        return recoloured[..., :height, :width] + found[:, :3], attention
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:

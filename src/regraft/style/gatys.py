@@ -77,10 +77,12 @@ class Gatys(Styler):
         self.steps = DEFAULT_STEPS if chosen.steps is None else chosen.steps
         self.optimizer = _one_of("optimizer", chosen.optimizer or "adam", OPTIMIZERS)
         self.start = _one_of("start", chosen.start or "colour", STARTS)
+        # Histograms look best where the picture is free; under a bound Gram matrices come nearer to the style.
+        usual = "wasserstein+histogram" if chosen.ssim is None else "gram+wasserstein"
         # A least SSIM keeps the content better than features do: with one, all the rest is for the style.
         content, smooth = (0.05, 2.0) if chosen.ssim is None else (0.0, 0.0)
         self.weights = Weights(
-            style_losses=frozenset((chosen.style_loss or "wasserstein+histogram").split("+")),
+            style_losses=frozenset((chosen.style_loss or usual).split("+")),
             content=content if chosen.content_weight is None else chosen.content_weight,
             tv=smooth if chosen.tv_weight is None else chosen.tv_weight,
             edges=chosen.edge_weight or 0.0,

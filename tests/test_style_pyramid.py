@@ -38,7 +38,8 @@ def test_levels_halve_down_to_the_lowest() -> None:
 def test_halving_and_doubling_keep_what_is_smooth_in_place() -> None:
     ramp = torch.linspace(0, 1, 64).expand(3, 32, 64)
     inside = (slice(None), slice(8, -8), slice(8, -8))
-    torch.testing.assert_close(doubled(halved(ramp))[inside], ramp[inside], atol=1e-4, rtol=0)
+    shift = 0.5 / 63  # what a place off by half a px would make of the ramp
+    torch.testing.assert_close(doubled(halved(ramp))[inside], ramp[inside], atol=0.3 * shift, rtol=0)
 
 
 def test_gains_are_the_slope_of_one_band_on_the_other() -> None:

@@ -38,9 +38,8 @@ def test_levels_halve_down_to_the_lowest() -> None:
 def test_halving_and_doubling_keep_what_is_smooth_in_place() -> None:
     ramp = torch.linspace(0, 1, 64).expand(3, 32, 64)
     inside = (slice(None), slice(8, -8), slice(8, -8))
-    found = (doubled(halved(ramp)) - ramp)[inside]
-    # The cubic kernel bends a ramp by a tenth of a pixel to either side; in the mean it stays where it is.
-    assert float(found.abs().max()) < 0.002 and abs(float(found.mean())) < 1e-4
+    shift = 0.5 / 63  # what a place off by half a px would make of the ramp
+    torch.testing.assert_close(doubled(halved(ramp))[inside], ramp[inside], atol=0.3 * shift, rtol=0)
 
 
 def test_gains_are_the_slope_of_one_band_on_the_other() -> None:

@@ -125,7 +125,8 @@ def test_low_statistics_are_those_of_the_reduced_picture(monkeypatch: pytest.Mon
 
 
 def test_no_seam_where_parts_meet(small_parts: None) -> None:
-    module, picture = drawn(Normed), photo(128, 160)
+    smooth = torch.from_numpy(np.random.default_rng(1).random((3, 3, 4))).float()
+    module, picture = drawn(Normed), large.resize(smooth, (128, 160))
     found = stylize_large(module, picture)
     footprint = measure_footprint(module)
     tiles = plan_tiles((128, 160), footprint, least_pixels((128, 160), footprint))
@@ -138,8 +139,8 @@ def test_no_seam_where_parts_meet(small_parts: None) -> None:
         elsewhere = np.delete(steps.numpy(), at)
         return float(steps[at].mean() / (elsewhere.mean() + 1e-6))
 
-    assert excess(found) < 2
-    assert excess(run_tiled(module, picture, tiles, footprint)) > 5, "the measure sees seams"
+    assert excess(found) < 1.5
+    assert excess(run_tiled(module, picture, tiles, footprint)) > 3, "the measure sees seams"
 
 
 def test_bands_of_a_map_in_any_order_give_its_statistics() -> None:

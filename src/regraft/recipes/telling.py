@@ -12,15 +12,17 @@ from regraft.recipes.listener import Listener
 
 
 def step_teller(run: RunDirectory, listener: Listener, name: str, steps: int) -> Callable[[StepRecord], None]:
-    """What hears the steps of the candidate `name`: progress to the listener, 100 means of its logs to a file."""
+    """What hears the steps of the candidate `name`: progress with its terms (as the losses of both domains) to the
+    listener, 100 means of them to a file."""
     running: dict[str, list[float]] = {}
     every = max(1, steps // 100)
 
     def tell(record: StepRecord) -> None:
         if record.values:
             return
+        terms = "".join(f", {key.replace('_', ' ')} {value:.3f}" for key, value in record.logs.items())
         listener.progress(
-            f"{name}: epoch {record.epoch:.1f}, loss {record.loss:.3f}",
+            f"{name}: epoch {record.epoch:.1f}, loss {record.loss:.3f}{terms}",
             record.step,
             record.steps,
             rate=f"{record.rate:.0f} pictures/s",

@@ -27,7 +27,7 @@ class StyleConfig(BaseModel):
     output: Path
     method: str = "gatys"
     masks: tuple[tuple[Path, Path], ...] = ()
-    size: Annotated[int | None, BeforeValidator(size_px), Field(ge=16, le=16384)] = None
+    size: Annotated[Annotated[int, Field(ge=16, le=16384)] | None, BeforeValidator(size_px)] = None
     strength: float = Field(1.0, ge=0, le=1)
     ssim: float | None = Field(None, gt=0, lt=1)
     keep_colour: Literal["luminance", "histogram"] | None = None
@@ -41,7 +41,7 @@ class StyleConfig(BaseModel):
     start: str | None = None
     perceptual: str | None = None
     perceptual_weights: Path | None = None
-    max_memory: Annotated[int | None, BeforeValidator(memory_bytes), Field(ge=1)] = None
+    max_memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(memory_bytes)] = None
 
     evaluation_weights: Path | None = None
     report: bool = False

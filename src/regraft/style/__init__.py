@@ -3,7 +3,7 @@
 `methods` finds every method by its name; a file with a registered class, imported here, is all that a new one needs.
 """
 
-from regraft.style import colour, fixed, gatys
+from regraft.style import any_style, colour, fixed, gatys
 from regraft.style.base import Styler, StyleSettings, StyleStep, methods
 from regraft.style.perceptual import PerceptualNetwork, networks, perceptual
 
@@ -12,6 +12,7 @@ __all__ = [
     "StyleSettings",
     "StyleStep",
     "Styler",
+    "any_style",
     "colour",
     "fixed",
     "gatys",

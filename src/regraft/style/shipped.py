@@ -29,6 +29,11 @@ def packaged_net(kind: str) -> Any:
     return _packaged(name).net
 
 
+def is_packaged(name: str) -> bool:
+    """Whether this installation has weights of that name."""
+    return (files("regraft.weights") / f"{name}{_SUFFIX}").is_file()
+
+
 def fixed_style(name: str) -> StyleModel:
     """A fixed style by its name among one's own or the packaged ones, or from a file that `style train` wrote.
 

@@ -1,0 +1,128 @@
+"""Any painting in one pass: the arbitrary network behind the contract of a style method.
+
+A method has a name where the package holds its weights; with a network of one's own (`StyleSettings.network`) the
+classes work without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from regraft.style.arbitrary_net import ArbitraryNet, mix_codes
+from regraft.style.base import OnStep, Styler, StyleStep, compose, fit_long_side, fit_short_side, methods, resize
+from regraft.style.dial import MARGIN
+from regraft.style.shipped import is_packaged, packaged_net
+from regraft.style.similarity import ssim
+
+#: The style's shorter side in px when it is looked at: about what the network saw in its training.
+STYLE_SHORT_PX: Final = 256
+#: Passes of the search for the least keep that has an asked SSIM.
+_HALVINGS: Final = 6
+
+
+class OnePass(Styler):
+    """Both arbitrary methods; they differ in the weights and in what the deepest level does."""
+
+    #: The file of weights in the package.
+    packaged: ClassVar[str] = ""
+    heeded = frozenset({"keep", "ssim", "network"})
+    knows_masks = True
+    default_long_px = 1024
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.net: ArbitraryNet = (
+            self.settings.network if self.settings.network is not None else packaged_net(self.packaged)
+        )
+        self.keep = 0.0 if self.settings.keep is None else self.settings.keep
+
+    @torch.no_grad()
+    def blend(
+        self, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float],
+        regions: Sequence[Tensor] | None, on_step: OnStep | None,
+    ) -> Tensor:  # fmt: skip
+        net = self.net.to(content.device).eval()
+        codes = [net.code(_looked_at(style)[None]) for style in styles]
+
+        def run(keep: float) -> Tensor:
+            asked = torch.tensor([keep], dtype=content.dtype, device=content.device)
+            if regions is not None:
+                parts = [net(content[None], code, asked)[0] for code in codes]
+                return compose(content, parts, shares, regions).clamp(0, 1)
+            if net.attentive is None or len(codes) == 1:
+                return net(content[None], mix_codes(codes, shares), asked)[0].clamp(0, 1)
+            return compose(content, [net(content[None], code, asked)[0] for code in codes], shares, None).clamp(0, 1)
+
+        done = 0
+
+        def shown(keep: float) -> Tensor:
+            nonlocal done
+            found = run(keep)
+            done += 1
+            if on_step is not None:
+                total = 1 if self.settings.ssim is None else _HALVINGS + 1
+                on_step(StyleStep(min(done, total), total, max(content.shape[-2:]), 0.0, {"keep": keep}, found))
+            return found
+
+        if self.settings.ssim is None:
+            return shown(self.keep)
+        return _least_keep(shown, content, self.settings.ssim)
+
+
+def _least_keep(run: Any, content: Tensor, least_ssim: float) -> Tensor:
+    """The result of the least keep whose SSIM is at least that, by bisection; of keep 1 where none is.
+
+    Blending with the content, which the dial does after, gives what is still missing.
+    """
+    low, high = 0.0, 1.0
+    best = run(high)
+    if float(ssim(best, content)) < least_ssim:
+        return best
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        tried = run(middle)
+        if float(ssim((tried * 255).round() / 255, content)) >= least_ssim + MARGIN:
+            high, best = middle, tried
+        else:
+            low = middle
+    return best
+
+
+def _looked_at(style: Tensor) -> Tensor:
+    """The style at STYLE_SHORT_PX, both sides multiples of 8, no longer than four times as wide."""
+    height, width = fit_short_side(style.shape[-2:], STYLE_SHORT_PX)
+    if max(height, width) > 4 * STYLE_SHORT_PX:
+        height, width = fit_long_side((height, width), 4 * STYLE_SHORT_PX)
+    return resize(style, (max(16, height // 8 * 8), max(16, width // 8 * 8)))
+
+
+class AdaIN(OnePass):
+    """Features get the style's mean and deviation, a decoder paints them.
+
+    Huang & Belongie 2017, arXiv:1703.06868. Differs from the paper in three depths instead of one, in a decoder that
+    sees the picture and its colour transfer, and in a learned attention that says where the result is used.
+    """
+
+    summary = "any painting in one pass"
+    paper = "Huang & Belongie 2017, arXiv:1703.06868"
+    packaged = "adain"
+
+
+class AdaAttN(OnePass):
+    """As `adain`, but each place gets the statistics of the style's places that are like it.
+
+    Liu et al. 2021, arXiv:2108.03647. Differs from the paper as `AttentiveNorm` says.
+    """
+
+    summary = "any painting in one pass, each place styled after the painting's places like it"
+    paper = "Liu et al. 2021, arXiv:2108.03647"
+    packaged = "adaattn"
+
+
+for _kind in (AdaIN, AdaAttN):
+    if is_packaged(_kind.packaged):
+        methods.register(_kind.packaged)(_kind)

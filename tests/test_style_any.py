@@ -1,0 +1,76 @@
+"""The one-pass methods with a network of one's own: what `keep`, several styles, regions and a least SSIM do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from regraft.core.errors import UsageError
+from regraft.style import StyleSettings, StyleStep
+from regraft.style.any_style import AdaAttN, AdaIN, OnePass
+from regraft.style.arbitrary_net import ArbitraryNet
+from regraft.style.perceptual import sprig_net
+from regraft.style.similarity import ssim
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", params=[AdaIN, AdaAttN])
+def method(request: pytest.FixtureRequest) -> tuple[type[OnePass], ArbitraryNet]:
+    """The class and a network whose painting is the recoloured picture with a little noise of random weights."""
+    torch.manual_seed(0)
+    net = ArbitraryNet(sprig_net(), attention=request.param is AdaAttN)
+    torch.nn.init.normal_(net.paint.weight, std=0.02)
+    return request.param, net
+
+
+def picture(seed: int, height: int = 70, width: int = 93) -> Tensor:
+    coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
+
+
+def run(method: tuple[type[OnePass], ArbitraryNet], styles: list[tuple[Tensor, float]], **more: object) -> Tensor:
+    kind, net = method
+    masks, on_step = more.pop("masks", None), more.pop("on_step", None)
+    styler = kind(StyleSettings(network=net, **more))  # type: ignore[arg-type]
+    return styler.stylize(picture(0), styles, masks=masks, on_step=on_step)  # type: ignore[arg-type]
+
+
+def test_any_size_gives_a_picture_in_range(method: tuple[type[OnePass], ArbitraryNet]) -> None:
+    found = run(method, [(picture(1, 200, 40) ** 2, 1.0)])
+    assert found.shape == (3, 70, 93) and float(found.min()) >= 0 and float(found.max()) <= 1
+    assert not torch.allclose(found, picture(0), atol=0.02)
+
+
+def test_keep_holds_more_of_the_content(method: tuple[type[OnePass], ArbitraryNet]) -> None:
+    style = [(picture(1) ** 3, 1.0)]
+    fidelity = [float(ssim(run(method, style, keep=keep), picture(0))) for keep in (0.0, 0.5, 1.0)]
+    assert fidelity[0] < fidelity[1] < fidelity[2]
+
+
+def test_a_least_ssim_is_searched(method: tuple[type[OnePass], ArbitraryNet]) -> None:
+    style, seen = [(picture(1) ** 3, 1.0)], list[StyleStep]()
+    free = float(ssim(run(method, style), picture(0)))
+    asked = (1 + 2 * free) / 3
+    found = float(ssim(run(method, style, ssim=asked, on_step=seen.append), picture(0)))
+    assert asked <= found < asked + 0.1 and len(seen) > 2
+
+
+def test_styles_mix_and_have_regions(method: tuple[type[OnePass], ArbitraryNet]) -> None:
+    red = picture(1) * torch.tensor([1.0, 0.2, 0.2]).view(3, 1, 1)
+    blue = picture(2) * torch.tensor([0.2, 0.2, 1.0]).view(3, 1, 1)
+    one, both = run(method, [(red, 1.0)]), run(method, [(red, 1.0), (blue, 1.0)])
+    torch.testing.assert_close(run(method, [(red, 2.0), (blue, 0.0)]), one, atol=1e-3, rtol=0)
+    assert float(both[2].mean() - both[0].mean()) > float(one[2].mean() - one[0].mean()) + 0.05
+    left = torch.zeros(1, 70, 93)
+    left[:, :, :40] = 1
+    masked = run(method, [(red, 1.0), (blue, 1.0)], masks=[left, None])
+    torch.testing.assert_close(masked[..., :40], one[..., :40], atol=1e-4, rtol=0)
+    alone = run(method, [(red, 1.0)], masks=[left])
+    assert torch.equal(alone[..., 41:], picture(0)[..., 41:])
+
+
+def test_what_it_does_not_use_is_refused(method: tuple[type[OnePass], ArbitraryNet]) -> None:
+    with pytest.raises(UsageError, match="does not use steps"):
+        run(method, [(picture(1), 1.0)], steps=3)

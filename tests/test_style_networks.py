@@ -128,7 +128,8 @@ def test_attention_decides_how_much_is_painted_and_regions_bound_it(arbitrary: A
     net = with_random_ends(arbitrary)
     content, style = drawn(1, 3, 40, 33), drawn(1, 3, 32, 32, seed=1)
     code, keep = net.code(style), torch.tensor([0.5])
-    painted, attention = net.paint_with_attention(content, code, keep)
+    with torch.no_grad():
+        painted, attention = net.paint_with_attention(content, code, keep)
     assert attention.shape == (1, 1, 40, 33) and float(attention.min()) > 0 and float(attention.max()) < 1
     assert torch.allclose(net(content, code, keep), content + attention * (painted - content), atol=1e-6)
     left = torch.zeros(1, 1, 40, 33)

@@ -64,7 +64,9 @@ def quantized(
             quantize_static(
                 prepared, out, _Reader(examples), quant_format=QuantFormat.QDQ, op_types_to_quantize=list(kinds),
                 per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                nodes_to_exclude=sorted(keep), extra_options={"TensorQuantOverrides": known},
+                nodes_to_exclude=sorted(keep),
+                # Biases stay floats: runtimes make integers of them when they load, and the file needs no second scale.
+                extra_options={"TensorQuantOverrides": known, "QuantizeBias": False},
             )  # fmt: skip
         except Exception as error:  # the quantizer raises many kinds, none of which a caller can act upon differently
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -89,9 +89,6 @@ def picture(
     device: DeviceOption = "auto",
     kept: Annotated[Path | None, typer.Option(help="A mask: where white, strokes do not run over edges.")] = None,
     kept_weight: Annotated[float | None, typer.Option(help="How much the edges of --kept hold; 1 unless told.")] = None,
-    keep: Annotated[
-        float | None, typer.Option(help="How much of the photo a one-pass network holds: 0 the least, 1 the most.")
-    ] = None,
     seed: Annotated[int | None, typer.Option(help="For a start from noise.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,7 +104,7 @@ def picture(
         style_loss=style_loss, content_weight=content_weight, tv_weight=tv_weight, edge_weight=edge_weight, start=start,
         perceptual=perceptual, perceptual_weights=perceptual_weights, max_memory=max_memory,
         evaluation_weights=evaluation_weights, report=report, measure=as_json, every=every, force=force,
-        device=device, seed=seed, keep=keep, kept=kept, kept_weight=kept_weight,
+        device=device, seed=seed, kept=kept, kept_weight=kept_weight,
     )  # fmt: skip
     with Screen() as screen:
         outcomes = run_stylize(config, listener=screen.listener)

@@ -44,7 +44,6 @@ class StyleConfig(BaseModel):
     tv_weight: float | None = Field(None, ge=0)
     edge_weight: float | None = Field(None, ge=0)
     start: str | None = None
-    keep: float | None = Field(None, ge=0, le=1)
     kept: Path | None = None
     kept_weight: float | None = Field(None, ge=0)
     perceptual: str | None = None
@@ -89,7 +88,7 @@ class StyleConfig(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The values that a method is given, less those that were left to it; the network is built elsewhere."""
         names = ("steps", "optimizer", "style_loss", "content_weight", "tv_weight", "edge_weight", "start", "seed",
-                 "keep", "kept_weight")  # fmt: skip
+                 "kept_weight")  # fmt: skip
         found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return found if self.max_memory is None else {**found, "max_memory_bytes": self.max_memory}
 

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from regraft.style.base import OnStep, Styler, StyleStep, compose, methods
+from regraft.style.large import stylize_large
 from regraft.style.model_file import StyleModel
 from regraft.style.transfer_net import StudentNet
+
+#: Pictures up to this are run whole where no bound is given.
+WHOLE_PIXELS: Final = 4_000_000
 
 
 @methods.register("fixed")
 class Fixed(Styler):
     """Feed-forward networks of one style each (Johnson et al. 2016, arXiv:1603.08155), distilled into students.
 
-    Styles are models instead of pictures. Several: the mean of the results by shares, or by regions.
+    Styles are models instead of pictures. Several: the mean of the results by shares, or by regions. Pictures above
+    WHOLE_PIXELS, and all where memory is bounded, are run in tiles, which give what the whole gives.
     """
 
     summary = "a style that was trained before, by its name: milliseconds"
     paper = "Johnson et al. 2016, arXiv:1603.08155"
     takes = StyleModel
+    heeded = frozenset({"max_memory_bytes"})
 
     @torch.no_grad()
     def blend(
@@ -32,7 +39,13 @@ class Fixed(Styler):
         for number, style in enumerate(styles, start=1):
             assert isinstance(style.net, StudentNet)
             net = style.net.to(content.device).eval()
-            parts.append(net(content[None])[0].clamp(0, 1))
+            parts.append(self._run(net, content).clamp(0, 1))
             if on_step is not None:
                 on_step(StyleStep(number, len(styles), max(content.shape[-2:]), 0.0, {}, parts[-1]))
         return compose(content, parts, shares, None)
+
+    def _run(self, net: StudentNet, content: Tensor) -> Tensor:
+        bound = self.settings.max_memory_bytes
+        if bound is None and content.shape[-2] * content.shape[-1] <= WHOLE_PIXELS:
+            return net(content[None])[0]
+        return stylize_large(net, content, max_memory_bytes=bound)

@@ -25,7 +25,7 @@ def packaged_styles() -> list[str]:
 
 def packaged_net(kind: str) -> Any:
     """A new copy of a packaged network: "adain", "adaattn", "teacher", or "student", the first fixed style's."""
-    name = f"{_PREFIX}{packaged_styles()[0]}" if kind == "student" else kind
+    name = f"{_PREFIX}{next(iter(packaged_styles()), 'any')}" if kind == "student" else kind
     return _packaged(name).net
 
 
@@ -65,5 +65,5 @@ def _location(name: str) -> Path:
     found = files("regraft.weights") / f"{name}{_SUFFIX}"
     with as_file(found) as path:
         if not path.is_file():
-            raise UsageError(f"This installation has no weights {name}{_SUFFIX}: install the package anew.")
+            raise UsageError(f"This version of the package holds no weights {name}{_SUFFIX}: take --start scratch.")
         return path

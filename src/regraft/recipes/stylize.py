@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regraft.core.errors import RegraftError, UsageError
+from regraft.core.errors import UsageError
 from regraft.data.picture import WRITTEN, Picture, check_writable, read_picture, write_picture
 from regraft.deploy.inputs import expand_inputs
 from regraft.engine import launch
 from regraft.recipes.listener import Listener
+from regraft.recipes.picture_files import read_each
 from regraft.recipes.stylize_config import StyleConfig
 from regraft.style import Styler, StyleSettings, StyleStep, methods, perceptual
 from regraft.style.base import fit_long_side, resize
@@ -67,14 +68,9 @@ def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> lis
     styles = read_styles(config, styler, device)
     masks = read_masks(config)
     outcomes = []
-    for source, target in zip(inputs, outputs, strict=True):
-        try:
-            picture = read_picture(source)
-        except RegraftError as error:
-            if len(inputs) == 1:
-                raise
-            listener.say(f"{error} It is left out.")
-            outcomes.append(Styled(source, error=str(error)))
+    for (source, picture), target in zip(read_each(inputs, listener), outputs, strict=True):
+        if isinstance(picture, str):
+            outcomes.append(Styled(source, error=picture))
             continue
         outcomes.append(_one(config, styler, source, target, picture, styles, masks, device, listener))
     return outcomes

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regraft.core.errors import RegraftError, UsageError, unknown_name
+from regraft.core.errors import UsageError, unknown_name
 from regraft.core.rundir import artifact_of
-from regraft.data.picture import check_writable, read_picture, write_picture
+from regraft.data.picture import check_writable, write_picture
 from regraft.deploy.inputs import expand_inputs
 from regraft.engine import launch
 from regraft.recipes.listener import Listener
+from regraft.recipes.picture_files import read_each
 from regraft.recipes.stylize import output_paths
 from regraft.style.base import resize
 from regraft.style.cyclegan import DIRECTIONS, load_translator
@@ -59,14 +60,9 @@ def run_apply(
     chosen = launch(device=device, precision="fp32").device
     translator.generators.to(chosen)
     outcomes = []
-    for index, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
-        try:
-            picture = read_picture(source)
-        except RegraftError as error:
-            if len(inputs) == 1:
-                raise
-            listener.say(f"{error} It is left out.")
-            outcomes.append(Translated(source, error=str(error)))
+    for index, ((source, picture), target) in enumerate(zip(read_each(inputs, listener), outputs, strict=True)):
+        if isinstance(picture, str):
+            outcomes.append(Translated(source, error=picture))
             continue
         found = translator.translate(picture.pixels.to(chosen), direction, long_px=size).cpu()
         written = (int(found.shape[1]), int(found.shape[2]))

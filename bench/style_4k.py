@@ -1,15 +1,15 @@
 """A network over a 4K picture: seconds, peak memory, tiles against the whole, and the pyramid against enlarging.
 
-    python bench/style_4k.py --random [--weights FILE] [--photo tubingen.jpg] [--max-memory 2g] [--statistics exact]
+    python bench/style_4k.py --style wave [--photo tubingen.jpg] [--max-memory 2g] [--statistics exact]
 
 No photo of `data/style` has 3840 × 2160 px. --canvas enlarged is one of them enlarged to that size by bicubic
 interpolation, which has little fine detail; --canvas mosaic is three of them at their own sharpness, cut to
-960 × 720 px and laid side by side, some mirrored. The network is --module package.module:name, a function or class
-without arguments that gives a module (N, 3, H, W) → (N, 3, H, W), or with --random a student of random weights:
-convolutions at half the size, local, so its timing means something and its pictures do not. --weights is a safetensors
-file for either.
+960 × 720 px and laid side by side, some mirrored. The network is a fixed style's (--style NAME or a file of one), or
+--module package.module:name, a function or class without arguments that gives a module (N, 3, H, W) → (N, 3, H, W)
+(--weights: a safetensors file for it), or with --random a student of random weights: convolutions at half the size,
+local, so its timing means something and its pictures do not.
 
-Two processes: one decodes the canvas from a PNG, runs the network in tiles within --max-memory and writes a JPEG; its
+Two processes: one decodes the canvas from a JPEG, runs the network in tiles within --max-memory and writes a JPEG; its
 seconds and peak memory are printed. The other has the whole result at once to compare with. Prints a table and one line
 of JSON.
 """
@@ -35,9 +35,12 @@ from regraft.engine.memory import keep_freed_memory
 from regraft.recipes.quantities import memory_bytes
 from regraft.style.base import resize
 from regraft.style.evaluation import peak_memory_bytes, psnr_db
+from regraft.style.fixed import student_footprint
 from regraft.style.footprint import measure_footprint
 from regraft.style.large import STATISTICS, stylize_by_pyramid, stylize_large
 from regraft.style.pyramid import levels
+from regraft.style.shipped import fixed_style
+from regraft.style.transfer_net import StudentNet
 
 HEIGHT_PX, WIDTH_PX = 2160, 3840
 CELL_PX = (720, 960)
@@ -68,6 +71,8 @@ class RandomStudent(nn.Module):
 
 def network(arguments: argparse.Namespace) -> nn.Module:
     torch.manual_seed(arguments.seed)
+    if arguments.style:
+        return fixed_style(arguments.style).net.eval().to(arguments.device)
     if arguments.module:
         place, _, name = arguments.module.partition(":")
         made = getattr(importlib.import_module(place), name)()
@@ -103,7 +108,7 @@ def timed_run(arguments: argparse.Namespace) -> dict[str, float | int]:
     decoded = time.perf_counter()
     tiles: list[int] = []
     bound = memory_bytes(arguments.max_memory)
-    footprint = measure_footprint(module)
+    footprint = student_footprint(module) if isinstance(module, StudentNet) else measure_footprint(module)
     measured = time.perf_counter()
     found = stylize_large(
         module, picture.pixels, max_memory_bytes=bound, statistics=arguments.statistics, footprint=footprint,
@@ -113,7 +118,7 @@ def timed_run(arguments: argparse.Namespace) -> dict[str, float | int]:
         torch.cuda.synchronize()
     run = time.perf_counter()
     after = peak_memory_bytes(torch.device("cpu")) or 0
-    write_picture(Picture(found), arguments.timed.with_suffix(".jpg"), force=True)
+    write_picture(Picture(found), arguments.timed.with_name("out.jpg"), force=True)
     ended = time.perf_counter()
     return {
         "decode_s": decoded - started, "footprint_s": measured - decoded, "network_s": run - measured,
@@ -152,6 +157,7 @@ def compared(module: nn.Module, picture: Tensor, statistics: str) -> dict[str, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
+    parser.add_argument("--style", help="a fixed style's name, or a style model")
     parser.add_argument("--module", help="package.module:name of a network without arguments")
     parser.add_argument("--random", action="store_true", help="a student of random weights")
     parser.add_argument("--weights", type=Path, help="safetensors for the network")
@@ -164,14 +170,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timed", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if not arguments.module and not arguments.random:
-        parser.error("name a network by --module package.module:name, or take --random")
+    if not (arguments.style or arguments.module or arguments.random):
+        parser.error("name a network by --style or --module package.module:name, or take --random")
     if arguments.timed:
         print(json.dumps(timed_run(arguments)))
         return
     picture = canvas(arguments.canvas, arguments.shared / "data" / "style" / "content", arguments.photo)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "canvas.png"
+        path = Path(folder) / "canvas.jpg"
         write_picture(Picture(picture), path)
         command = [sys.executable, __file__, *sys.argv[1:], "--timed", str(path)]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -184,7 +190,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "bench": "style_4k", "network": arguments.module or "random student", "canvas": arguments.canvas,
+                "bench": "style_4k", "network": arguments.style or arguments.module or "random student", "canvas": arguments.canvas,
                 "photo": arguments.photo if arguments.canvas == "enlarged" else list(SHARP),
                 "size_px": [WIDTH_PX, HEIGHT_PX], "max_memory": arguments.max_memory,
                 "statistics": arguments.statistics, "device": arguments.device, "threads": torch.get_num_threads(),

@@ -221,3 +221,15 @@ def test_nothing_is_replaced_without_being_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.png, \.tif"):
         write_picture(Picture(torch.ones(3, 4, 4)), tmp_path / "a.gif")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_picture_that_says_srgb_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    pixels = torch.rand(3, 80, 90, generator=torch.Generator().manual_seed(0))
+    assert to_srgb(pixels, srgb_profile()) is pixels  # it once went through both curves and came back slightly changed
+    moved = to_srgb(pixels, profile_of(P3, curve(2.2)))
+    assert float((moved - pixels).abs().max()) > 0.02
+    for bits in (8, 16):
+        write_picture(Picture(pixels, bits=bits), tmp_path / "a.png", force=True)
+        first = read_picture(tmp_path / "a.png")
+        write_picture(first, tmp_path / "b.png", force=True)
+        assert torch.equal(read_picture(tmp_path / "b.png").pixels, first.pixels)

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from large_pictures import AdaptiveLike, EvenedOut, Local, Matched, Normed, Widened, drawn, photo
 from regraft.core.errors import UsageError
 from regraft.style import large
+from regraft.style.fixed import student_footprint
 from regraft.style.footprint import Footprint, LiveBytes, measure_footprint
 from regraft.style.frozen_norms import Accumulator, Freezer, Statistics
 from regraft.style.large import held_bytes, stylize_large
 from regraft.style.tiling import least_pixels, mapped_picture, plan_tiles, run_tiled
+from regraft.style.transfer_net import StudentNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -256,3 +258,15 @@ def test_input_that_cannot_be_is_said() -> None:
         stylize_large(module, torch.zeros(1, 3, 8, 8))
     with pytest.raises(UsageError, match="Did you mean 'exact'"):
         stylize_large(module, photo(8, 8), statistics="exakt")
+
+
+@pytest.mark.parametrize("inner", [(64, 64, 64, 64), (9, 64, 3, 20), (16,), ()])
+def test_a_students_footprint_is_known_without_measuring(inner: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    net = StudentNet(inner=inner).eval()
+    torch.nn.init.normal_(net.paint.weight)
+    known, measured = student_footprint(net), measure_footprint(net)
+    assert (known.halo_px, known.multiple_px, known.any_size) == (measured.halo_px, measured.multiple_px, True)
+    assert measured.peak_bytes(10**6) <= known.peak_bytes(10**6) <= 1.05 * measured.peak_bytes(10**6)
+    unusual = StudentNet((16, 24, 64), (64,)).eval()
+    assert student_footprint(unusual) == measure_footprint(unusual)

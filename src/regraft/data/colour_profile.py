@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 _SRGB_TO_XYZ: Final = np.array(
     [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]], dtype=np.float64
 )
+#: A profile that moves no colour by more than half a step of 8 bits is sRGB in other words (profiles of sRGB differ in
+#: their rounding by up to 0.4 of one).
+_SAME: Final = 0.5 / 255
 #: Longest curve that is read; real ones have at most 4,096 entries.
 _MOST_ENTRIES: Final = 65_536
 
@@ -32,8 +35,10 @@ def to_srgb(pixels: Tensor, profile: bytes) -> Tensor:
     """Pixels float (3, H, W) in [0, 1] of the profile's space → sRGB, same shape, cut to [0, 1].
 
     A profile of another colour space than RGB or grey, and a damaged one, leave the pixels as they are (logged): they
-    are then taken for sRGB, as without a profile.
+    are then taken for sRGB, as without a profile. A profile that says sRGB leaves them as they are too.
     """
+    if pixels.shape[-2] * pixels.shape[-1] > _grid().shape[-1] and _is_srgb(profile):
+        return pixels
     try:
         space = profile[16:20]
         tags = _tags(profile)
@@ -53,6 +58,19 @@ def to_srgb(pixels: Tensor, profile: bytes) -> Tensor:
 def srgb_profile() -> bytes:
     """The sRGB profile that written pictures carry."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@lru_cache(maxsize=16)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether the profile leaves a grid of colours where they are."""
+    return profile[16:20] == b"RGB " and bool((to_srgb(_grid(), profile) - _grid()).abs().max() <= _SAME)
+
+
+@lru_cache(maxsize=1)
+def _grid() -> Tensor:
+    """(3, 1, 4913): colours at even steps, few of them steps of 8 bits."""
+    steps = torch.linspace(0, 1, 17)
+    return torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij")).reshape(3, 1, -1)
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:

@@ -98,9 +98,9 @@ def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
         data = encode_png16(deep, srgb_profile()) if kind == "PNG" else encode_tiff16(deep, srgb_profile())
     else:
         buffer = io.BytesIO()
-        options = {
+        options = {  # above level 3 a photo as PNG takes longer and no less room
             "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "exact": True},
-            "TIFF": {"compression": "tiff_deflate"}, "PNG": {},
+            "TIFF": {"compression": "tiff_deflate"}, "PNG": {"compress_level": 3},
         }[kind]  # fmt: skip
         Image.fromarray(np.rint(rows * 255).astype(np.uint8)).save(buffer, kind, icc_profile=srgb_profile(), **options)  # type: ignore[arg-type]
         data = buffer.getvalue()

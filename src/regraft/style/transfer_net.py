@@ -15,6 +15,8 @@ from torch.nn import functional as F
 #: Sides of what a network gets are made multiples of this by repeating the edge.
 MULTIPLE_PX: Final = 4
 STUDENT_MULTIPLE_PX: Final = 8
+#: A student's channels at half size, at a quarter and at an eighth.
+STUDENT_WIDTHS: Final = (8, 16, 64)
 
 
 class ConditionalNorm(nn.Module):
@@ -115,7 +117,9 @@ class StudentNet(nn.Module):
     widths: channels at half size, at a quarter and at an eighth; inner: of each block, which pruning may make smaller.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (8, 16, 64), inner: tuple[int, ...] = (64, 64, 64, 64)) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int] = STUDENT_WIDTHS, inner: tuple[int, ...] = (64, 64, 64, 64)
+    ) -> None:
         super().__init__()
         half, quarter, eighth = widths
         self.widths, self.inner = widths, tuple(inner)

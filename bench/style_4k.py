@@ -190,7 +190,8 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "bench": "style_4k", "network": arguments.style or arguments.module or "random student", "canvas": arguments.canvas,
+                "bench": "style_4k", "network": arguments.style or arguments.module or "random student",
+                "canvas": arguments.canvas,
                 "photo": arguments.photo if arguments.canvas == "enlarged" else list(SHARP),
                 "size_px": [WIDTH_PX, HEIGHT_PX], "max_memory": arguments.max_memory,
                 "statistics": arguments.statistics, "device": arguments.device, "threads": torch.get_num_threads(),

@@ -18,10 +18,12 @@ from regraft.compress.folding import bias_moved, folded
 from regraft.compress.quantize import deflated_bytes, quantized, shorten
 from regraft.core.errors import ArtifactError, DataError, ExportError, UsageError
 from regraft.data.decode import decode
+from regraft.data.picture import read_picture
 from regraft.deploy import style_export, style_runtime
 from regraft.deploy.style_export import export_style
 from regraft.deploy.style_onnx import FORMAT, student_graph
 from regraft.deploy.style_runtime import Student, alternately, available, fastest, of_model, open_student, runner
+from regraft.recipes import stylize
 from regraft.style.model_file import StyleModel, save_style_model, teacher_model
 from regraft.style.transfer_net import TeacherNet
 from small_student import photos, small_model
@@ -317,3 +319,33 @@ def test_the_command_exports(model: StyleModel, content: list[Path], tmp_path: P
     assert code == 2 and "--content" in err
     code, _, err = shell(*command[:-1], "out.txt")
     assert code == 2 and "ends in .onnx" in err
+
+
+def test_a_folder_of_pictures_runs_in_the_runtime_that_is_asked_for(
+    model: StyleModel, content: list[Path], tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_style_model(tmp_path / "model.safetensors", model)
+    photo_folder = str(content[0].parent)
+    made: list[str] = []
+    prepared = stylize.preparation
+    monkeypatch.setattr(stylize, "preparation", lambda runtime: made.append(runtime) or prepared(runtime))
+    command = ("style", photo_folder, "--style", "model.safetensors")
+    for runtime in ("eager", "onnxruntime"):
+        code, _, err = shell(*command, "--runtime", runtime, "-o", runtime)
+        assert code == 0, err
+    assert made == ["onnxruntime"]
+    for path in sorted((tmp_path / "eager").iterdir()):
+        same = read_picture(path).pixels, read_picture(tmp_path / "onnxruntime" / path.name).pixels
+        assert float((same[0] - same[1]).abs().max()) <= 1 / 255 + 1e-6
+    code, _, err = shell(*command, "-o", "few")
+    assert code == 0 and made == ["onnxruntime"], err  # a compiled runtime does not pay for four pictures
+    monkeypatch.setattr(stylize, "COMPILED_FROM", 4)
+    code, _, err = shell(*command, "-o", "many")
+    assert code == 0 and len(made) == 2, err
+    code, _, err = shell(*command, "--runtime", "onnxruntime", "--max-memory", "4g", "-o", "no")
+    assert code == 2 and "--max-memory or --runtime" in err
+    code, _, err = shell("style", photo_folder, "--style", content[0], "--method", "colour", "--runtime", "openvino",
+                         "-o", "no")  # fmt: skip
+    assert code == 2 and "leave --runtime out" in err
+    with pytest.raises(UsageError, match="compiled runtime"):
+        style_runtime.preparation("eager")

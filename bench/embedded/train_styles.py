@@ -70,6 +70,7 @@ def main() -> None:
         net = ArbitraryNet(encoder, attention=args.kind == "attention")
     elif args.kind == "teacher":
         net = TeacherNet(len(STYLES))
+        net.begin_with_colours(list(styles.values()))
     else:
         net = StudentNet()
     if args.init:

@@ -49,6 +49,9 @@ def adapt(
     last: Annotated[int | None, typer.Option(help="Train only the last K layer groups.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures of each domain in a step.")] = 32,
     restyle: Annotated[float, typer.Option(help="Share of source pictures in the target's colours.")] = 0.0,
+    augment: Annotated[
+        str, typer.Option(help="crop: parts of a picture; affine: turned, shifted, scaled, for digits or single cells.")
+    ] = "crop",
     flip: Annotated[bool, typer.Option(help="Mirror images count as the same class.")] = True,
     max_bad: Annotated[float, typer.Option(help="Largest share of unusable pictures.")] = 0.1,
     seed: Annotated[int, typer.Option()] = 0,
@@ -73,7 +76,8 @@ def adapt(
         source=tuple(given[:-1]), target=tuple(given[-1:]), source_free=source_free, oracle=oracle,
         setting=setting, methods=_names(method), validators=_names(validator), tune=tune, weight=weight, group=group,
         backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last,
-        batch_size=batch_size, restyle=restyle, flip=flip, max_bad=max_bad, seed=seed, deterministic=deterministic,
+        batch_size=batch_size, restyle=restyle, augment=augment, flip=flip, max_bad=max_bad, seed=seed,
+        deterministic=deterministic,
         device=device, devices=devices, precision=precision, threads=threads,
     )  # fmt: skip
     with Screen() as screen:

@@ -53,6 +53,9 @@ def fit(
     cutmix: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
     ema: Annotated[float, typer.Option(help="Decay of the running average of the weights; 0 = off.")] = 0.99,
     patience: Annotated[int | None, typer.Option(help="Epochs without a better one before stopping.")] = 8,
+    augment: Annotated[
+        str, typer.Option(help="crop: parts of a picture; affine: turned, shifted, scaled, for digits or single cells.")
+    ] = "crop",
     flip: Annotated[bool, typer.Option(help="Mirror images count as the same.")] = True,
     refit: Annotated[bool, typer.Option(help="Train the chosen one on validation too, at the end.")] = True,
     seed: Annotated[int, typer.Option()] = 0,
@@ -78,7 +81,7 @@ def fit(
         max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, task=task,
         strategies=tuple(name.strip() for name in strategies.split(",") if name.strip()), last=last, metric=metric,
         lr=lr, batch_size=batch_size, accumulate=accumulate, optimizer=optimizer, label_smoothing=label_smoothing,
-        mixup=mixup, cutmix=cutmix, ema=ema, patience=patience, flip=flip, refit=refit, seed=seed,
+        mixup=mixup, cutmix=cutmix, ema=ema, patience=patience, augment=augment, flip=flip, refit=refit, seed=seed,
         deterministic=deterministic, device=device, devices=devices, precision=precision, threads=threads,
         checkpoint_every_s=seconds(checkpoint_every), tensorboard=tensorboard,
     )  # fmt: skip

@@ -87,6 +87,9 @@ def picture(
     every: Annotated[int | None, typer.Option(help="Keep the picture of every N steps.")] = None,
     force: Annotated[bool, typer.Option(help="Replace existing files.")] = False,
     device: DeviceOption = "auto",
+    runtime: Annotated[
+        str | None, typer.Option(help="What runs fixed styles: auto, eager, onnxruntime or openvino.")
+    ] = None,
     kept: Annotated[Path | None, typer.Option(help="A mask: where white, strokes do not run over edges.")] = None,
     kept_weight: Annotated[float | None, typer.Option(help="How much the edges of --kept hold; 1 unless told.")] = None,
     seed: Annotated[int | None, typer.Option(help="For a start from noise.")] = None,
@@ -104,7 +107,7 @@ def picture(
         style_loss=style_loss, content_weight=content_weight, tv_weight=tv_weight, edge_weight=edge_weight, start=start,
         perceptual=perceptual, perceptual_weights=perceptual_weights, max_memory=max_memory,
         evaluation_weights=evaluation_weights, report=report, measure=as_json, every=every, force=force,
-        device=device, seed=seed, kept=kept, kept_weight=kept_weight,
+        device=device, runtime=runtime, seed=seed, kept=kept, kept_weight=kept_weight,
     )  # fmt: skip
     with Screen() as screen:
         outcomes = run_stylize(config, listener=screen.listener)

@@ -108,7 +108,7 @@ class TrainTransform:
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, :, ::-1]
         if self.colour > 0:
-            pixels = _jitter(pixels, *rng.uniform(1 - self.colour, 1 + self.colour, size=3))
+            pixels = jitter(pixels, *rng.uniform(1 - self.colour, 1 + self.colour, size=3))
         return torch.from_numpy(np.ascontiguousarray(pixels))
 
     def _crop(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -131,7 +131,7 @@ def resize(picture: Tensor, size_px: tuple[int, int], interpolation: Interpolati
     return vision.resize(picture, list(size_px), interpolation=interpolation, antialias=True)
 
 
-def _jitter(pixels: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+def jitter(pixels: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
     """Brightness, then contrast about the mean grey, then saturation about the pixel's grey; (3, h, w)."""
     real = pixels.astype(np.float32)
     grey = np.float32(0.299) * real[0] + np.float32(0.587) * real[1] + np.float32(0.114) * real[2]

@@ -30,7 +30,7 @@ from regraft.core.rundir import RunDirectory
 from regraft.core.types import Stream, Task
 from regraft.data.split import fold_of
 from regraft.data.stream import PictureStore, PictureStream
-from regraft.data.transform import EvalTransform, TrainTransform
+from regraft.data.transform import EvalTransform
 from regraft.engine import FitSettings, Machine, StepRecord, fit, predict
 from regraft.recipes.adapt_answers import Adapted, read_answers, write_answers
 from regraft.recipes.adapt_config import AdaptConfig
@@ -38,6 +38,7 @@ from regraft.recipes.adapt_sources import SourceDomain, described
 from regraft.recipes.domains import Labelled, Unlabelled
 from regraft.recipes.features import features_of
 from regraft.recipes.listener import Listener
+from regraft.recipes.pictures import training_transform
 from regraft.recipes.telling import step_teller
 from regraft.strategies import Plan, ProbeHead, RuleStrategy, fit_probe
 from regraft.tasks.classification import Classification, balanced_weights
@@ -90,7 +91,9 @@ class AdaptBench:
         if which not in self._stores:
             side = round(max(self.spec.shape[1:]) * 1.4)
             self._stores[which] = PictureStore(paths, short_side_px=side)
-        transform = TrainTransform(self.spec, scale=(config.crop_scale, 1.0), flip=config.flip, colour=config.colour)
+        transform = training_transform(
+            self.spec, config.augment, scale=config.crop_scale, flip=config.flip, colour=config.colour
+        )
         fabric = self.machine.fabric
         return PictureStream(
             paths,

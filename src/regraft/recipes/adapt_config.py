@@ -54,6 +54,7 @@ class AdaptConfig(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
     smoothing: float = Field(0.1, ge=0, lt=1)
     restyle: float = Field(0.0, ge=0, le=1)
+    augment: Literal["crop", "affine"] = "crop"
     crop_scale: float = Field(0.5, gt=0, le=1)
     flip: bool = True
     colour: float = Field(0.3, ge=0, lt=1)

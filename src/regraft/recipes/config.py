@@ -50,6 +50,7 @@ class FitConfig(BaseModel):
     ema: float = Field(0.99, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     patience: int | None = Field(8, ge=1)
+    augment: Literal["crop", "affine"] = "crop"
     crop_scale: float | None = Field(None, gt=0, le=1)
     regression_loss: Literal["huber", "squared"] = "huber"
     flip: bool = True

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from regraft.core.types import InputSpec
+from regraft.data.affine import AffineTransform
 from regraft.data.audit import Audit, Facts, audit
 from regraft.data.source import Source, read_source
 from regraft.data.split import Splits, fold_of, make_splits
@@ -77,6 +78,15 @@ def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = Non
     return Prepared(usable, facts, report, splits, usable.labels(), usable.strata())
 
 
+def training_transform(
+    spec: InputSpec, augment: str, *, scale: float, ratio: float = 4 / 3, flip: bool, colour: float
+) -> TrainTransform | AffineTransform:
+    """How training pictures are altered: "crop" takes a part of at least that scale, "affine" moves the whole."""
+    if augment == "affine":
+        return AffineTransform(spec, flip=flip, colour=colour)
+    return TrainTransform(spec, scale=(scale, 1.0), ratio=(1 / ratio, ratio), flip=flip, colour=colour)
+
+
 class Streams:
     """The streams over one set of pictures for one backbone; decoded training pictures are shared between them."""
 
@@ -94,8 +104,8 @@ class Streams:
         batch = max(1, min(config.batch_size, max(4, len(indices) // 8), len(indices)))
         least, ratio = NUMBER_CROP if self.prepared.source.numeric else CLASS_CROP
         least = least if config.crop_scale is None else config.crop_scale
-        transform = TrainTransform(
-            self.spec, scale=(least, 1.0), ratio=(1 / ratio, ratio), flip=config.flip, colour=config.colour
+        transform = training_transform(
+            self.spec, config.augment, scale=least, ratio=ratio, flip=config.flip, colour=config.colour
         )
         return PictureStream(
             [self.prepared.source.pictures[i].path for i in indices],

@@ -193,6 +193,7 @@ class _StyleTraining:
         network = perceptual(config.perceptual, config.perceptual_weights)
         content = crops(self.training, TrainingSize(config.steps, config.side_px, config.batch), config.seed)
         teacher = self._begun(begun_teacher)
+        teacher.begin_with_colours([self.painting])
         task = TeacherTask(
             teacher, network, [self.painting], short_px=config.side_px, content_weight=config.content_weight
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from regraft.core.errors import UsageError
 from regraft.data.picture import WRITTEN, Picture, check_writable, read_picture, write_picture
 from regraft.deploy.inputs import expand_inputs
+from regraft.deploy.style_runtime import COMPILED, preparation
 from regraft.engine import launch
 from regraft.recipes.listener import Listener
 from regraft.recipes.picture_files import read_each
@@ -36,6 +38,8 @@ from regraft.style.similarity import SSIM_SETTINGS
 #: A method that takes longer than this for one picture is run once: neither timed again nor on noisy input.
 REPEATED_BELOW_S = 5.0
 _REPEATS = 5
+#: From so many pictures on a compiled runtime has made good the time that its preparation takes.
+COMPILED_FROM = 16
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> lis
         check_writable(path, force=config.force)
         if config.report:
             _check_page(path.with_suffix(".html"), config.force)
-    styler = build_styler(config)
     device = launch(device=config.device, precision="fp32", seed=config.seed or 0).device
+    styler = build_styler(config, device=device, count=len(inputs))
     styles = read_styles(config, styler, device)
     masks = read_masks(config)
     outcomes = []
@@ -76,8 +80,9 @@ def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> lis
     return outcomes
 
 
-def build_styler(config: StyleConfig) -> Styler:
-    """The method with its settings. Raises UsageError for an unknown name or a setting that it does not use."""
+def build_styler(config: StyleConfig, *, device: torch.device | None = None, count: int = 1) -> Styler:
+    """The method with its settings, for that many pictures. Raises UsageError for an unknown name or a setting that it
+    does not use."""
     name = config.chosen_method
     kind = methods.get(name)
     values = config.settings()
@@ -89,7 +94,26 @@ def build_styler(config: StyleConfig) -> Styler:
         values["perceptual"] = perceptual(config.perceptual, config.perceptual_weights)
     if config.kept is not None:
         values["kept"] = mask_picture(config.kept)
+    runtime = chosen_runtime(config, kind, device or torch.device("cpu"), count)
+    if runtime != "eager":
+        values["prepare"] = preparation(runtime)
     return kind(StyleSettings(**values))
+
+
+def chosen_runtime(config: StyleConfig, kind: type[Styler], device: torch.device, count: int) -> str:
+    """What runs fixed styles: on a processor and for many pictures a compiled runtime, which takes a while to prepare.
+
+    Raises UsageError where one was asked for that cannot run here.
+    """
+    if config.runtime not in (None, "auto"):
+        if "prepare" not in kind.heeded:
+            raise UsageError(f"The style method {config.chosen_method} runs in PyTorch alone: leave --runtime out.")
+        if config.runtime != "eager" and device.type != "cpu":
+            raise UsageError(f"--runtime {config.runtime} runs on the processor: add --device cpu, or take eager.")
+        return str(config.runtime)
+    pays = "prepare" in kind.heeded and device.type == "cpu" and count >= COMPILED_FROM and config.max_memory is None
+    installed = [name for name in reversed(COMPILED) if find_spec(name) and find_spec("onnx")]
+    return installed[0] if pays and installed else "eager"
 
 
 def read_styles(config: StyleConfig, styler: Styler, device: torch.device) -> list[tuple[Any, float]]:

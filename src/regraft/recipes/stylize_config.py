@@ -21,8 +21,8 @@ class StyleConfig(BaseModel):
     """Options of a style run. None leaves a value to the method; one that the method does not use is refused.
 
     styles: files or names of fixed styles, with their weights. method: auto means `fixed` for names, `gatys` for
-    pictures. masks: (mask file, style file as in styles). size: longer side in px, or a name as 4k. max_memory: bytes,
-    or text as 2g.
+    pictures. runtime: what runs fixed styles; auto takes a compiled one where it pays. masks: (mask file, style file as
+    in styles). size: longer side in px, or a name as 4k. max_memory: bytes, or text as 2g.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,12 +56,15 @@ class StyleConfig(BaseModel):
     every: int | None = Field(None, ge=1)
     force: bool = False
     device: str = "auto"
+    runtime: Literal["auto", "eager", "onnxruntime", "openvino"] | None = None
     seed: int | None = Field(None, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _fits_together(self) -> StyleConfig:
         if self.ssim is not None and self.strength != 1.0:
             raise ValueError("takes --ssim or --strength, not both: the one searches the other")
+        if self.runtime not in (None, "auto", "eager") and self.max_memory is not None:
+            raise ValueError(f"takes --max-memory or --runtime {self.runtime}, not both: tiles are run by eager")
         if self.perceptual_weights is not None and self.perceptual is None:
             raise ValueError("needs --perceptual NAME beside --perceptual-weights: the file is for one network")
         if not all(0 <= weight < math.inf for _, weight in self.styles) or not sum(weight for _, weight in self.styles):

@@ -115,14 +115,15 @@ class ModulatedBlock(nn.Module):
         self.join = nn.Conv2d(inputs, width, 1)
         self.first = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
         self.second = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
+        self.even = nn.InstanceNorm2d(width)
         self.modulate = nn.Linear(code, 2 * width)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        x = F.relu(self.join(x))
+        x = F.relu(self.even(self.join(x)))
         scale, shift = self.modulate(code)[..., None, None].chunk(2, dim=1)
-        return F.relu(x + self.second(F.relu(self.first(x) * (1 + scale) + shift)))
+        return F.relu(x + self.even(self.second(F.relu(self.even(self.first(x)) * (1 + scale) + shift))))
 
 
 class ArbitraryNet(nn.Module):

@@ -44,6 +44,7 @@ class StyleSettings:
     kept: (1, h, w) in [0, 1], where the content's edges stay, by kept_weight.
     keep: how much of the content a one-pass network holds, in [0, 1]. network: another network than the method's own.
     max_memory_bytes: the most that a method which runs a network over the picture may hold (`large.stylize_large`).
+    prepare: gives for a fixed style what runs it, pictures (3, H, W) → (3, H, W), where that is not PyTorch.
     """
 
     perceptual: PerceptualNetwork | None = None
@@ -61,6 +62,7 @@ class StyleSettings:
     kept_weight: float | None = None
     network: Any = None
     max_memory_bytes: int | None = None
+    prepare: Callable[[Any], Callable[[Tensor], Tensor]] | None = None
 
     def given(self) -> set[str]:
         """Names of the settings that are not left to the method."""

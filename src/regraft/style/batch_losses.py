@@ -90,12 +90,15 @@ class StyleTerms:
         return self.network.to(pictures.device)(pictures, self.network.content_layers)
 
     def __call__(
-        self, result: Tensor, content: Tensor, targets: Mapping[str, BatchMoments], shift: tuple[int, int] = (0, 0)
-    ) -> dict[str, Tensor]:
+        self, result: Tensor, content: Tensor, targets: Mapping[str, BatchMoments], shift: tuple[int, int] = (0, 0),
+        *, moved: bool = False,
+    ) -> dict[str, Tensor]:  # fmt: skip
         network = self.network
         result, content = (x[..., shift[0] :, shift[1] :] for x in (result, content))
         features = network.to(result.device)(result, (*network.style_layers, *network.content_layers))
         kept = self.content(content)
+        if moved:
+            kept = {name: to_moments(found, targets[name]) for name, found in kept.items()}
         return {
             "style": self.style(self.moments(features), targets),
             "content": _weighted(network.content_layers,
@@ -110,6 +113,13 @@ class StyleTerms:
             for name in self.network.style_layers
         }
         return _weighted(self.network.style_layers, each)
+
+
+def to_moments(features: Tensor, target: BatchMoments) -> Tensor:
+    """Features (N, C, H, W) with each channel's mean and deviation moved to the target's (arXiv:1703.06868, eq. 8)."""
+    own = batch_moments(features)
+    scale, mean = (target.std / own.std)[..., None, None], own.mean[..., None, None]
+    return (features - mean) * scale + target.mean[..., None, None]
 
 
 def drawn_shift() -> tuple[int, int]:

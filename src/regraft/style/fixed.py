@@ -31,7 +31,7 @@ class Fixed(Styler):
     summary = "a style that was trained before, by its name: milliseconds"
     paper = "Johnson et al. 2016, arXiv:1603.08155"
     takes = StyleModel
-    heeded = frozenset({"max_memory_bytes"})
+    heeded = frozenset({"max_memory_bytes", "prepare"})
 
     @torch.no_grad()
     def blend(
@@ -40,14 +40,16 @@ class Fixed(Styler):
     ) -> Tensor:  # fmt: skip
         parts = []
         for number, style in enumerate(styles, start=1):
-            assert isinstance(style.net, StudentNet)
-            net = style.net.to(content.device).eval()
-            parts.append(self._run(net, content).clamp(0, 1))
+            parts.append(self._run(style, content).clamp(0, 1))
             if on_step is not None:
                 on_step(StyleStep(number, len(styles), max(content.shape[-2:]), 0.0, {}, parts[-1]))
         return compose(content, parts, shares, None)
 
-    def _run(self, net: StudentNet, content: Tensor) -> Tensor:
+    def _run(self, style: StyleModel, content: Tensor) -> Tensor:
+        if self.settings.prepare is not None:
+            return self.settings.prepare(style)(content)
+        assert isinstance(style.net, StudentNet)
+        net = style.net.to(content.device).eval()
         bound = self.settings.max_memory_bytes
         if bound is None and content.shape[-2] * content.shape[-1] <= WHOLE_PIXELS:
             return net(content[None])[0]

@@ -111,7 +111,7 @@ class ArbitraryTask(Task):
     network's input `keep` (as loss-conditional training: Dosovitskiy & Djolonga, ICLR 2020).
     """
 
-    def __init__(self, net: ArbitraryNet, network: PerceptualNetwork, *, content_weight: float = 0.1) -> None:
+    def __init__(self, net: ArbitraryNet, network: PerceptualNetwork, *, content_weight: float = 0.3) -> None:
         super().__init__()
         self.net, self.content_weight = net, content_weight
         self._terms = StyleTerms(network)
@@ -123,7 +123,7 @@ class ArbitraryTask(Task):
         content, styles = unit(batches["content"].x), unit(batches["style"].x)
         keep = torch.rand(len(content), device=content.device)
         painted = self.net(content, self.net.code(styles), keep)
-        terms = self._terms(painted, content, self._terms.targets(styles), drawn_shift())
+        terms = self._terms(painted, content, self._terms.targets(styles), drawn_shift(), moved=True)
         unlike = 1 - ssim_each(painted, content)
         asked = fidelity_weight(keep)
         # Over what is asked, so that pictures of which nearly all is to be kept do not drown the others.

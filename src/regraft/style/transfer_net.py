@@ -1,11 +1,12 @@
 """Feed-forward networks of fixed styles: a teacher with instance norm, and a student that runs in milliseconds.
 
 Both look at the picture in cells of 2 × 2 pixels, work at a quarter of its size (the student mostly at an eighth) and
-add what they paint to the picture.
+add what they paint to it, the teacher after giving it the style's colours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -59,8 +60,9 @@ class TeacherNet(nn.Module):
     """pictures (N, 3, H, W) in [0, 1], shares (N, styles) → pictures, not cut to [0, 1].
 
     Johnson et al. 2016 (arXiv:1603.08155) with instance norm (Ulyanov et al. 2016, arXiv:1607.08022), several styles by
-    one network. Differs from the paper in the first and last layer, which see cells of 2 × 2 pixels, and in adding to
-    the picture instead of painting it anew.
+    one network. Differs from the paper in the first and last layer, which see cells of 2 × 2 pixels, and in adding what
+    is painted to the picture in the style's colours. (To the picture as it is, colours could never be the style's: what
+    comes after an instance norm does not know the picture's own.)
     """
 
     def __init__(self, styles: int, width: int = 88, blocks: int = 4) -> None:
@@ -74,6 +76,17 @@ class TeacherNet(nn.Module):
         self.smooth = _Convolution(half, half, styles)
         self.paint = nn.Conv2d(half, 12, 3, padding=1, padding_mode="reflect")
         nn.init.zeros_(self.paint.weight)
+        #: The picture itself, whose colours get the style's mean and spread.
+        self.recoloured = ConditionalNorm(3, styles)
+        nn.init.constant_(self.recoloured.scale, 0.25)
+        nn.init.constant_(self.recoloured.shift, 0.5)
+
+    @torch.no_grad()
+    def begin_with_colours(self, styles: Sequence[Tensor]) -> None:
+        """Begin at each style's mean and deviation of colours; styles: pictures (3, h, w) in [0, 1], in order."""
+        for index, style in enumerate(styles):
+            self.recoloured.scale[index] = style.flatten(1).std(dim=1)
+            self.recoloured.shift[index] = style.flatten(1).mean(dim=1)
 
     def forward(self, pictures: Tensor, shares: Tensor) -> Tensor:
         padded, size = _padded(pictures, MULTIPLE_PX)
@@ -85,7 +98,7 @@ class TeacherNet(nn.Module):
         x = F.relu(self.up(F.interpolate(x, scale_factor=2, mode="nearest"), shares))
         x = F.relu(self.smooth(x, shares))
         painted = smoothed(F.pixel_shuffle(self.paint(x), 2))
-        return pictures + painted[..., : size[0], : size[1]]
+        return self.recoloured(pictures, shares) + painted[..., : size[0], : size[1]]
 
 
 class DepthwiseBlock(nn.Module):
@@ -128,6 +141,8 @@ class StudentNet(nn.Module):
         self.blocks = nn.Sequential(*(DepthwiseBlock(eighth, width) for width in inner))
         self.up = _normalised(eighth, 4 * quarter, 1)
         self.widen = _normalised(quarter, 4 * half, 1)
+        for layer in (self.up, self.widen):
+            _alike_in_cells(layer[0].weight)
         self.paint = nn.Conv2d(half, 12, 3, padding=1)
         nn.init.zeros_(self.paint.weight)
 
@@ -140,6 +155,13 @@ class StudentNet(nn.Module):
         x = F.pixel_shuffle(F.relu(self.widen(x)), 2)
         # Added to the cells, not to the picture: the same sum with one pass less over the whole picture.
         return F.pixel_shuffle(cells + self.paint(x), 2)[..., : size[0], : size[1]]
+
+
+@torch.no_grad()
+def _alike_in_cells(weight: Tensor) -> None:
+    """The four channels of each cell begin alike, so that no grid is there to begin with (Aitken et al. 2017,
+    arXiv:1707.02937)."""
+    weight.copy_(weight[::4].repeat_interleave(4, dim=0))
 
 
 def _normalised(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

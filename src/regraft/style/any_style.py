@@ -47,15 +47,13 @@ class OnePass(Styler):
     ) -> Tensor:  # fmt: skip
         net = self.net.to(content.device).eval()
         codes = [net.code(_looked_at(style)[None]) for style in styles]
+        apart = regions is not None or (net.attentive is not None and len(codes) > 1)
+        looks = [net.look(content[None], code) for code in (codes if apart else [mix_codes(codes, shares)])]
 
         def run(keep: float) -> Tensor:
             asked = torch.tensor([keep], dtype=content.dtype, device=content.device)
-            if regions is not None:
-                parts = [net(content[None], code, asked)[0] for code in codes]
-                return compose(content, parts, shares, regions).clamp(0, 1)
-            if net.attentive is None or len(codes) == 1:
-                return net(content[None], mix_codes(codes, shares), asked)[0].clamp(0, 1)
-            return compose(content, [net(content[None], code, asked)[0] for code in codes], shares, None).clamp(0, 1)
+            parts = [net.show(look, asked)[0] for look in looks]
+            return (compose(content, parts, shares, regions) if apart else parts[0]).clamp(0, 1)
 
         done = 0
 

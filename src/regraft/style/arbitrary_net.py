@@ -1,8 +1,9 @@
 """The network that gives a picture any style in one pass: what the encoder found is moved to the style's statistics.
 
 Content and style go through the slim perceptual network. At three depths the content's features get the style's
-statistics, a decoder that knows the style makes a picture of them, and a learned attention says at each place how much
-of it is used. One number tells the decoder how much of the content has to stay.
+statistics, and the network's gradient says which way every pixel should go to get them. A decoder that knows the style
+makes a picture of both, and a learned attention says at each place how much of it is used. One number tells the decoder
+how much of the content has to stay.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regraft.style.batch_losses import BatchMoments, batch_moments, gram_losses, moment_losses
 from regraft.style.sprig import STAGES, Sprig
 from regraft.style.transfer_net import smoothed
 
@@ -30,42 +32,62 @@ _TINY: Final = 1e-5
 class StyleCode:
     """What the network needs to know of styles, one per picture of a batch.
 
-    mean, std: per level (N, C). colour_mean (N, 3) and colour_covariance (N, 3, 3) of RGB in [0, 1]. features: the
-    deepest level's (N, C, h, w), where attention looks at places; None else.
+    moments: per stage of the encoder, of its own features. colour_mean (N, 3) and colour_covariance (N, 3, 3) of RGB in
+    [0, 1]. features: the deepest level's (N, C, h, w) over its usual size, where attention looks at places; None else.
     """
 
-    mean: Mapping[str, Tensor]
-    std: Mapping[str, Tensor]
+    moments: Mapping[str, BatchMoments]
     colour_mean: Tensor
     colour_covariance: Tensor
     features: Tensor | None = None
 
+    def mean(self, name: str) -> Tensor:
+        """(N, C) of a level's features over their usual size."""
+        return self.moments[name].mean / _USUAL[name]
+
+    def std(self, name: str) -> Tensor:
+        """As `mean`."""
+        return self.moments[name].std / _USUAL[name]
+
     def flat(self) -> Tensor:
-        """(N, D): all statistics of features in one row."""
-        return torch.cat([part[name] for name in LEVELS for part in (self.mean, self.std)], dim=1)
+        """(N, D): means and deviations of all levels in one row."""
+        return torch.cat([part(name) for name in LEVELS for part in (self.mean, self.std)], dim=1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the network sees in content (N, 3, H, W) with a style in mind, whatever is asked to be kept.
+
+    padded, recoloured (N, 3, h, w): the content with sides that are multiples of 8, and in the style's colours. moved:
+    per level its features with the style's statistics. hint (N, 3, h, w): which way each pixel should go.
+    """
+
+    padded: Tensor
+    recoloured: Tensor
+    moved: Mapping[str, Tensor]
+    hint: Tensor
+    style: StyleCode
+    size_px: tuple[int, int]
 
 
 def mix_codes(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:
     """The statistics of a mixture in which each style has a share; shares sum to 1.
 
-    Means mix linearly, as do second moments. Features of places are kept side by side along the height where widths
-    agree, else left out.
+    Means and second moments mix linearly. Features of places are those of the one style, where there is but one.
     """
 
     def mixed(parts: Sequence[Tensor]) -> Tensor:
         return torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(dim=0)
 
-    mean = {name: mixed([code.mean[name] for code in codes]) for name in LEVELS}
-    second = {name: mixed([code.std[name].square() + code.mean[name].square() for code in codes]) for name in LEVELS}
+    moments = {
+        name: BatchMoments(
+            mixed([code.moments[name].mean for code in codes]), mixed([code.moments[name].second for code in codes])
+        )
+        for name in codes[0].moments
+    }
     colour = mixed([code.colour_mean for code in codes])
     raw = mixed([code.colour_covariance + _outer(code.colour_mean) for code in codes])
-    return StyleCode(
-        mean,
-        {name: (second[name] - mean[name].square()).clamp(min=0).sqrt() for name in LEVELS},
-        colour,
-        raw - _outer(colour),
-        codes[0].features if len(codes) == 1 else None,
-    )
+    return StyleCode(moments, colour, raw - _outer(colour), codes[0].features if len(codes) == 1 else None)
 
 
 class AdaptiveInstanceNorm(nn.Module):
@@ -134,6 +156,7 @@ class ArbitraryNet(nn.Module):
     """
 
     CODE: Final = 128
+    MOST_HINT: Final = 4.0
 
     def __init__(self, encoder: Sprig, *, attention: bool = False) -> None:
         super().__init__()
@@ -149,7 +172,7 @@ class ArbitraryNet(nn.Module):
         shallow, middle, deep = LEVELS.values()
         self.deep = ModulatedBlock(STAGES["parts"][0], deep, self.CODE)
         self.middle = ModulatedBlock(deep + STAGES["textures"][0], middle, self.CODE)
-        self.shallow = ModulatedBlock(middle + STAGES["edges"][0] + 24, shallow, self.CODE)
+        self.shallow = ModulatedBlock(middle + STAGES["edges"][0] + 36, shallow, self.CODE)
         #: Per pixel of a 2 × 2 cell: three colours and how much of them is used.
         self.paint = nn.Conv2d(shallow, 16, 3, padding=1, padding_mode="reflect")
         nn.init.zeros_(self.paint.weight)
@@ -166,52 +189,78 @@ class ArbitraryNet(nn.Module):
     def encoder(self) -> Sprig:
         return self._encoder[0]
 
-    @torch.no_grad()
     def encode(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Features of every level, for pictures in [0, 1] with sides that are multiples of 8."""
-        found = self.encoder.to(pictures.device)((pictures - self.offset) / self.scale)
-        return {name: found[name] / _USUAL[name] for name in LEVELS}
+        """Features of every stage, for pictures in [0, 1] with sides that are multiples of 8."""
+        return self.encoder.to(pictures.device)((pictures - self.offset) / self.scale)
 
     @torch.no_grad()
     def code(self, styles: Tensor) -> StyleCode:
         """What is to be known of styles (N, 3, h, w) in [0, 1]."""
         features = self.encode(styles)
-        found = {name: statistics(features[name]) for name in LEVELS}
         flat = styles.flatten(2)
         mean = flat.mean(dim=2)
         centred = flat - mean[..., None]
         return StyleCode(
-            {name: pair[0] for name, pair in found.items()},
-            {name: pair[1] for name, pair in found.items()},
+            {name: batch_moments(found) for name, found in features.items()},
             mean,
             centred @ centred.mT / flat.shape[2],
-            features["parts"] if self.attentive is not None else None,
+            features["parts"] / _USUAL["parts"] if self.attentive is not None else None,
         )
+
+    def look(self, content: Tensor, style: StyleCode) -> Look:
+        """What is seen in content (N, 3, H, W) for that style; one pass to and fro through the encoder."""
+        height, width = int(content.shape[-2]), int(content.shape[-1])
+        with torch.no_grad():
+            padded = F.pad(content, (0, -width % 8, 0, -height % 8), mode="replicate")
+            recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
+        features, hint = self._hint(recoloured, style)
+        with torch.no_grad():
+            even = {name: features[name] / _USUAL[name] for name in LEVELS}
+            moved = {name: self.adain(even[name], style.mean(name), style.std(name)) for name in LEVELS}
+        if self.attentive is not None and style.features is not None:
+            moved["parts"] = self.attentive(even["parts"], style.features)
+        return Look(padded, recoloured, moved, hint, style, (height, width))
+
+    def _hint(self, pictures: Tensor, style: StyleCode) -> tuple[dict[str, Tensor], Tensor]:
+        """Features of the pictures, and the gradient of their style loss (Gram and moments, every stage), of root mean
+        square 1 per picture and cut at MOST_HINT."""
+        with torch.enable_grad():
+            pictures = pictures.detach().requires_grad_()
+            features = self.encode(pictures)
+            found = {name: batch_moments(part) for name, part in features.items()}
+            losses = [
+                loss(found[name], target).sum()
+                for name, target in style.moments.items()
+                for loss in (gram_losses, moment_losses)
+            ]
+            (gradient,) = torch.autograd.grad(torch.stack(losses).sum(), pictures)
+        size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        hint = (gradient / size.clamp(min=1e-20)).clamp(-self.MOST_HINT, self.MOST_HINT)
+        return {name: part.detach() for name, part in features.items()}, hint
 
     def forward(self, content: Tensor, style: StyleCode, keep: Tensor, where: Tensor | None = None) -> Tensor:
         """The stylised pictures. where (N, 1, H, W) in [0, 1]: multiplies the attention, for regions."""
-        painted, attention = self.paint_with_attention(content, style, keep)
+        return self.show(self.look(content, style), keep, where)
+
+    def show(self, look: Look, keep: Tensor, where: Tensor | None = None) -> Tensor:
+        """As `forward`, from what was seen before."""
+        painted, attention = self.paint_with_attention(look, keep)
         attention = attention if where is None else attention * where
+        content = look.padded[..., : look.size_px[0], : look.size_px[1]]
         return content + attention * (painted - content)
 
-    def paint_with_attention(self, content: Tensor, style: StyleCode, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def paint_with_attention(self, look: Look, keep: Tensor) -> tuple[Tensor, Tensor]:
         """What the decoder paints (N, 3, H, W), and where it is used (N, 1, H, W) in [0, 1]."""
-        height, width = content.shape[-2:]
-        padded = F.pad(content, (0, -width % 8, 0, -height % 8), mode="replicate")
-        features = self.encode(padded)
-        moved = {name: self.adain(features[name], style.mean[name], style.std[name]) for name in LEVELS}
-        if self.attentive is not None and style.features is not None:
-            moved["parts"] = self.attentive(features["parts"], style.features)
-        code = self.read(torch.cat([self.even(style.flat()), keep[:, None]], dim=1))
-        recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
-        x = self.deep(moved["parts"], code)
-        x = self.middle(torch.cat([_twice(x), moved["textures"]], dim=1), code)
-        pixels = F.pixel_unshuffle(torch.cat([padded, recoloured], dim=1), 2)
-        x = self.shallow(torch.cat([_twice(x), moved["edges"], pixels], dim=1), code)
+        height, width = look.size_px
+        code = self.read(torch.cat([self.even(look.style.flat()), keep[:, None]], dim=1))
+        x = self.deep(look.moved["parts"], code)
+        x = self.middle(torch.cat([_twice(x), look.moved["textures"]], dim=1), code)
+        pixels = F.pixel_unshuffle(torch.cat([look.padded, look.recoloured, look.hint], dim=1), 2)
+        x = self.shallow(torch.cat([_twice(x), look.moved["edges"], pixels], dim=1), code)
         found = smoothed(F.pixel_shuffle(self.paint(x), 2))[..., :height, :width]
         # What is kept is begun with by the attention; the decoder learns to do better.
         attention = torch.sigmoid(4 * found[:, 3:] + self.hold * (1 - 2 * keep)[:, None, None, None])
-        return recoloured[..., :height, :width] + found[:, :3], attention
+        return look.recoloured[..., :height, :width] + found[:, :3], attention
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -142,7 +142,7 @@ class StudentNet(nn.Module):
         self.up = _normalised(eighth, 4 * quarter, 1)
         self.widen = _normalised(quarter, 4 * half, 1)
         for layer in (self.up, self.widen):
-            _alike_in_cells(layer[0].weight)
+            _alike_in_cells(layer[0])
         self.paint = nn.Conv2d(half, 12, 3, padding=1)
         nn.init.zeros_(self.paint.weight)
 
@@ -158,10 +158,11 @@ class StudentNet(nn.Module):
 
 
 @torch.no_grad()
-def _alike_in_cells(weight: Tensor) -> None:
+def _alike_in_cells(layer: nn.Module) -> None:
     """The four channels of each cell begin alike, so that no grid is there to begin with (Aitken et al. 2017,
     arXiv:1707.02937)."""
-    weight.copy_(weight[::4].repeat_interleave(4, dim=0))
+    assert isinstance(layer, nn.Conv2d)
+    layer.weight.copy_(layer.weight[::4].repeat_interleave(4, dim=0))
 
 
 def _normalised(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

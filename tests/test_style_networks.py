@@ -63,10 +63,39 @@ def test_networks_give_back_the_pictures_size_and_start_from_the_picture(size: t
     shares = torch.eye(2)
     teacher, student = TeacherNet(2, width=16, blocks=1), StudentNet((4, 8, 16), (8,)).eval()
     with torch.no_grad():
-        assert torch.allclose(teacher(pictures, shares), pictures, atol=0.2)
         assert torch.allclose(student(pictures), pictures, atol=0.2)
         assert with_random_ends(teacher)(pictures, shares).shape == pictures.shape
         assert with_random_ends(student)(pictures).shape == pictures.shape
+
+
+def test_a_teacher_starts_from_the_picture_in_each_styles_colours() -> None:
+    styles = [0.2 * drawn(3, 20, 30) + 0.3, 0.5 * drawn(3, 30, 10, seed=1)]
+    teacher, pictures = TeacherNet(2, width=16, blocks=1), 0.1 * drawn(2, 3, 64, 48, seed=2)
+    teacher.begin_with_colours(styles)
+    with torch.no_grad():
+        found = teacher(pictures, torch.eye(2))
+    for one, style in zip(found, styles, strict=True):
+        # The last layer's bias is random, of less than 1 / 8 for 8 channels of 3 × 3.
+        assert torch.allclose(one.flatten(1).std(1), style.flatten(1).std(1), rtol=0.35)
+        assert torch.allclose(one.flatten(1).mean(1), style.flatten(1).mean(1), atol=0.13)
+
+
+def test_the_hint_says_where_the_style_is(arbitrary: ArbitraryNet) -> None:
+    content, style = drawn(2, 3, 40, 48), 0.2 + 0.5 * drawn(2, 3, 32, 32, seed=1).round()
+    code = arbitrary.code(style)
+    look = arbitrary.look(content, code)
+    assert look.hint.shape == look.recoloured.shape == (2, 3, 40, 48) and not look.hint.requires_grad
+
+    def lost(pictures: torch.Tensor) -> torch.Tensor:
+        found = {name: batch_moments(part) for name, part in arbitrary.encode(pictures).items()}
+        each = [gram_losses(found[name], t) + moment_losses(found[name], t) for name, t in code.moments.items()]
+        return torch.stack(each).sum(dim=0)
+
+    with torch.no_grad():
+        here, there = lost(look.recoloured), lost(look.recoloured - 0.002 * look.hint)
+    assert bool((there < here).all())
+    again = arbitrary.look(content[:1], arbitrary.code(style[:1]))
+    assert torch.allclose(again.hint, look.hint[:1], atol=1e-3)  # of each picture alone, whatever else is in the batch
 
 
 def test_a_mixture_of_styles_lies_between_them_in_the_norm() -> None:
@@ -129,7 +158,7 @@ def test_attention_decides_how_much_is_painted_and_regions_bound_it(arbitrary: A
     content, style = drawn(1, 3, 40, 33), drawn(1, 3, 32, 32, seed=1)
     code, keep = net.code(style), torch.tensor([0.5])
     with torch.no_grad():
-        painted, attention = net.paint_with_attention(content, code, keep)
+        painted, attention = net.paint_with_attention(net.look(content, code), keep)
     assert attention.shape == (1, 1, 40, 33) and float(attention.min()) > 0 and float(attention.max()) < 1
     assert torch.allclose(net(content, code, keep), content + attention * (painted - content), atol=1e-6)
     left = torch.zeros(1, 1, 40, 33)
@@ -141,7 +170,8 @@ def test_attention_decides_how_much_is_painted_and_regions_bound_it(arbitrary: A
 def test_keep_begins_with_the_attention(arbitrary: ArbitraryNet) -> None:
     content, style = drawn(1, 3, 40, 32), drawn(1, 3, 32, 32, seed=1)
     code = arbitrary.code(style)
-    found = [arbitrary.paint_with_attention(content, code, torch.tensor([keep]))[1] for keep in (0.0, 0.5, 1.0)]
+    look = arbitrary.look(content, code)
+    found = [arbitrary.paint_with_attention(look, torch.tensor([keep]))[1] for keep in (0.0, 0.5, 1.0)]
     assert [round(float(a.detach().mean()), 3) for a in found] == [0.881, 0.5, 0.119]
 
 
@@ -167,8 +197,9 @@ def test_codes_mix_as_distributions(arbitrary: ArbitraryNet) -> None:
     both = torch.cat([a, b], dim=3).flatten(2)
     assert torch.allclose(mixed.colour_mean, both.mean(2), atol=1e-5)
     assert torch.allclose(mixed.colour_covariance[0], torch.cov(both[0], correction=0), atol=1e-5)
-    features = [arbitrary.encode(x)["edges"].flatten(2) for x in (a, b)]
-    assert torch.allclose(mixed.std["edges"], torch.cat(features, 2).std(2, unbiased=False), atol=1e-4)
+    features = torch.cat([arbitrary.encode(x)["edges"].flatten(2) for x in (a, b)], dim=2)
+    assert torch.allclose(mixed.moments["edges"].std, features.std(2, unbiased=False), atol=1e-3)
+    assert torch.allclose(mixed.moments["edges"].second, features @ features.mT / features.shape[2], atol=1e-3)
 
 
 def test_batched_losses_are_the_single_ones() -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from regraft.core.errors import DataError, UsageError
 from regraft.measure.metrics import bin_of, checked
@@ -33,6 +31,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, doubting: bool = 
     n, classes = logits.shape
     if classes == 1:
         return 1.0
+    # Here and not above: commands that calibrate nothing start a second sooner without it.
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     targets = np.zeros_like(logits)
     targets[np.arange(n), labels] = 1.0
     own = logits[np.arange(n), labels]

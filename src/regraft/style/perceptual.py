@@ -17,9 +17,6 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from regraft.backbones import create
-from regraft.backbones.scion import FusedBlock, Scion
-from regraft.backbones.weights import read_tensors
 from regraft.core.errors import UsageError, WeightsError, unknown_name
 from regraft.core.files import sha256_file
 from regraft.core.registry import Registry
@@ -106,6 +103,9 @@ def scion(weights: Path | None) -> PerceptualNetwork:
     same, but every pixel counts alike, so that an optimised picture gets no grid of dots (Gatys et al. 2016, section 2,
     replace maximum by average pooling for a like reason).
     """
+    from regraft.backbones import create  # here, since it brings every library of models with it
+    from regraft.backbones.scion import FusedBlock, Scion
+
     backbone = create("scion", weights)
     net = backbone.net
     assert isinstance(net, Scion)
@@ -226,6 +226,8 @@ def _every_position(layers: nn.Module) -> nn.Sequential:
 def _load(features: nn.Module, name: str, weights: Path | None, published: Any) -> str:
     """Load a local file or the published weights into `features`; returns what they are."""
     if weights is not None:
+        from regraft.backbones.weights import read_tensors
+
         tensors, source = read_tensors(weights), sha256_file(weights)
     else:
         try:

@@ -59,7 +59,7 @@ def recoloured(content: Tensor, style: Tensor) -> Points:
 def draw(fronts: dict[str, list[tuple[float, float, float]]], nothing: tuple[float, float], out: Path) -> None:
     figure, axes = plt.subplots(figsize=(7.2, 4.6), dpi=150)
     axes.axvspan(0.85, 1.0, ymin=(0.92 - 0.55) / 0.45, color="#e8e2d0", zorder=0)
-    axes.text(0.995, 0.985, "SSIM > 0.85, Gram cosine > 0.92", ha="right", va="top", fontsize=8, color="#6b6250")
+    axes.text(0.995, 0.992, "SSIM > 0.85\nGram cosine > 0.92", ha="right", va="top", fontsize=8, color="#6b6250")
     for name, points in fronts.items():
         colour, mark = LOOKS[name]
         axes.plot([p[1] for p in points], [p[2] for p in points], color=colour, marker=mark, ms=4, lw=1.4, label=name)

@@ -27,7 +27,7 @@ from regraft.style.colour import monge_kantorovich
 from regraft.style.losses import content_loss, gram_loss, moments, total_variation
 from regraft.style.similarity import ssim
 from regraft.style.sprig import STAGES, Sprig
-from regraft.style.transfer_net import ConditionalNorm, StudentNet, TeacherNet, smoothed
+from regraft.style.transfer_net import ConditionalNorm, StudentNet, TeacherNet, enlarging_kernel, smoothed
 
 
 @pytest.fixture
@@ -219,3 +219,24 @@ def test_batched_losses_are_the_single_ones() -> None:
 def test_values_outside_the_range_cost_their_squared_distance() -> None:
     pictures = torch.tensor([-0.5, 0.0, 0.5, 1.2]).view(1, 1, 2, 2)
     assert torch.allclose(outside(pictures), torch.tensor([(0.25 + 0.04) / 4]))
+
+
+def test_a_student_paints_no_grid_whatever_its_weights() -> None:
+    torch.manual_seed(0)
+    student = StudentNet((4, 8, 16), (16, 8)).eval()
+    for parameter in student.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    with torch.no_grad():
+        middle = student(torch.full((1, 3, 160, 160), 0.4))[..., 72:88, 72:88]
+        assert float(middle.std(dim=(2, 3)).max()) < 1e-4 * float(middle.abs().max())
+        assert float(student(drawn(1, 3, 160, 160))[..., 72:88, 72:88].std(dim=(2, 3)).min()) > 0.1
+
+
+def test_what_is_painted_at_half_size_is_enlarged_evenly() -> None:
+    kernel = enlarging_kernel()
+    assert torch.allclose(kernel.sum(dim=(1, 2, 3)), torch.ones(12))
+    ramp = torch.arange(24.0).expand(1, 3, 24, 24)
+    found = torch.nn.functional.pixel_shuffle(torch.nn.functional.conv2d(ramp, kernel, groups=3), 2)
+    assert torch.allclose(found[0, 0, 0], torch.arange(40) / 2 + 1.75)  # half a cell's quarter off, as a ramp should be
+    checks = (torch.arange(24) % 2).float().expand(1, 3, 24, 24)
+    assert torch.allclose(torch.nn.functional.conv2d(checks, kernel, groups=3), torch.tensor(0.5))

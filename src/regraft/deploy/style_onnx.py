@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from regraft.compress.folding import Folded, bias_moved, folded
@@ -106,12 +107,20 @@ def _network(graph: _Graph, net: StudentNet, cells: str, white: float) -> str:
         x = graph.add("Relu", [graph.add("Add", [x, y], f"b{number}.sum")], f"b{number}.out")
     x = graph.convolution(folded(*_pair(net.up)), x, "up")
     x = graph.add("DepthToSpace", [x], "up.shuffle", blocksize=2, mode="CRD")
+    x = graph.convolution(Folded(net.even, torch.zeros(1), 1, 1, net.widths[1]), x, "up.even")
     x = graph.add("Relu", [graph.add("Add", [x, entered], "up.sum")], "up.out")
     x = graph.convolution(folded(*_pair(net.widen)), x, "widen", relu=True)
     x = graph.add("DepthToSpace", [x], "widen.shuffle", blocksize=2, mode="CRD")
     paint = folded(net.paint)
-    paint = Folded(paint.weight[order] * white, paint.bias[order] * white, paint.stride, paint.padding)
-    return graph.convolution(paint, x, LAST)
+    paint = Folded(paint.weight * white, paint.bias * white, paint.stride, paint.padding)
+    x = graph.add(
+        "Pad", [graph.convolution(paint, x, LAST), graph.integers(0, 0, 2, 2, 0, 0, 2, 2)], "edges", mode="edge"
+    )
+    # One group per colour, as a dense convolution, since ONNX's cells hold the colours of a pixel together.
+    apart = net.enlarged.new_zeros(12, 3, 5, 5)
+    for channel in range(12):
+        apart[channel, channel // 4] = net.enlarged[channel, 0]
+    return graph.convolution(Folded(apart[order], torch.zeros(12), 1, 0), x, "enlarged")
 
 
 def _block(block: DepthwiseBlock) -> tuple[Folded, Folded, Folded, Folded]:

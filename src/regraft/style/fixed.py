@@ -17,7 +17,8 @@ from regraft.style.transfer_net import STUDENT_MULTIPLE_PX, STUDENT_WIDTHS, Stud
 #: Pictures up to this are run whole where no bound is given.
 WHOLE_PIXELS: Final = 4_000_000
 #: What a student of the usual widths holds at most; a test compares it with what is measured.
-_STUDENT_BYTES_PER_PX: Final = 75.0
+_STUDENT_BYTES: Final = 8192
+_STUDENT_BYTES_PER_PX: Final = 79.0
 
 
 @methods.register("fixed")
@@ -61,4 +62,4 @@ def student_footprint(net: StudentNet) -> Footprint:
     eighth of the size looks 16 px further, and the most is held while the last layer's cells are put together."""
     if net.widths != STUDENT_WIDTHS or max(net.inner, default=0) > STUDENT_WIDTHS[-1]:
         return measure_footprint(net)
-    return Footprint(16 * (1 + len(net.inner)), STUDENT_MULTIPLE_PX, True, 0, _STUDENT_BYTES_PER_PX)
+    return Footprint(24 + 16 * len(net.inner), STUDENT_MULTIPLE_PX, True, _STUDENT_BYTES, _STUDENT_BYTES_PER_PX)

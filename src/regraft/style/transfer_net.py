@@ -16,6 +16,8 @@ from torch.nn import functional as F
 #: Sides of what a network gets are made multiples of this by repeating the edge.
 MULTIPLE_PX: Final = 4
 STUDENT_MULTIPLE_PX: Final = 8
+#: Smooths over cells of two: what alternates between them is gone.
+_EVEN: Final = torch.tensor([0.25, 0.5, 0.25])
 #: A student's channels at half size, at a quarter and at an eighth.
 STUDENT_WIDTHS: Final = (8, 16, 64)
 
@@ -127,7 +129,9 @@ class StudentNet(nn.Module):
 
     Batch norm folds into the convolutions and needs no statistics of the picture, so that tiles are exact and integer
     arithmetic is possible. The blocks work at an eighth of the size, where a processor is not held up by memory.
-    widths: channels at half size, at a quarter and at an eighth; inner: of each block, which pruning may make smaller.
+    What is shuffled into cells is smoothed over them, so that no grid can be painted (Odena et al. 2016): strokes come
+    from what is seen. widths: channels at half size, at a quarter and at an eighth; inner: of each block, which pruning
+    may make smaller.
     """
 
     def __init__(
@@ -143,18 +147,33 @@ class StudentNet(nn.Module):
         self.widen = _normalised(quarter, 4 * half, 1)
         for layer in (self.up, self.widen):
             _alike_in_cells(layer[0])
-        self.paint = nn.Conv2d(half, 12, 3, padding=1)
+        self.paint = nn.Conv2d(half, 3, 3, padding=1)
         nn.init.zeros_(self.paint.weight)
+        self.register_buffer("even", _EVEN.view(1, 1, 3, 1) * _EVEN.expand(quarter, 1, 1, 3), persistent=False)
+        self.register_buffer("enlarged", enlarging_kernel(), persistent=False)
+        self.even: Tensor
+        self.enlarged: Tensor
 
     def forward(self, pictures: Tensor) -> Tensor:
         padded, size = _padded(pictures, STUDENT_MULTIPLE_PX)
         cells = F.pixel_unshuffle(padded, 2)
         entered = F.relu(self.enter(cells))
         x = self.up(self.blocks(F.relu(self.down(entered))))
-        x = F.relu(F.pixel_shuffle(x, 2) + entered)
-        x = F.pixel_shuffle(F.relu(self.widen(x)), 2)
+        x = F.conv2d(F.pixel_shuffle(x, 2), self.even, padding=1, groups=self.widths[1])
+        x = F.pixel_shuffle(F.relu(self.widen(F.relu(x + entered))), 2)
+        painted = F.pad(self.paint(x), (2, 2, 2, 2), mode="replicate")
         # Added to the cells, not to the picture: the same sum with one pass less over the whole picture.
-        return F.pixel_shuffle(cells + self.paint(x), 2)[..., : size[0], : size[1]]
+        cells = cells + F.conv2d(painted, self.enlarged, groups=3)
+        return F.pixel_shuffle(cells, 2)[..., : size[0], : size[1]]
+
+
+def enlarging_kernel() -> Tensor:
+    """(12, 1, 5, 5): colours at half size → cells of 2 × 2 px, one group per colour. Smoothed by [1 2 1] / 4, which
+    takes away what alternates, and then enlarged linearly."""
+    first = torch.tensor([1.0, 5.0, 7.0, 3.0, 0.0]) / 16  # of a cell's first pixel; the second's is its mirror image
+    lines = torch.stack([first, first.flip(0)])
+    kernel = torch.einsum("ri,cj->rcij", lines, lines).reshape(4, 1, 5, 5)
+    return kernel.repeat(3, 1, 1, 1)
 
 
 @torch.no_grad()

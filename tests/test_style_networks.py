@@ -227,9 +227,22 @@ def test_a_student_paints_no_grid_whatever_its_weights() -> None:
     for parameter in student.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     with torch.no_grad():
-        middle = student(torch.full((1, 3, 160, 160), 0.4))[..., 72:88, 72:88]
+        grey = torch.full((1, 3, 160, 160), 0.4)
+        laid = student(grey)[..., 72:88, 72:88]
+        student.canvas.zero_()
+        middle = student(grey)[..., 72:88, 72:88]
         assert float(middle.std(dim=(2, 3)).max()) < 1e-4 * float(middle.abs().max())
-        assert float(student(drawn(1, 3, 160, 160))[..., 72:88, 72:88].std(dim=(2, 3)).min()) > 0.1
+        for other in (laid, student(drawn(1, 3, 160, 160))[..., 72:88, 72:88]):
+            assert float(other.std(dim=(2, 3)).min()) > 0.1
+
+
+def test_a_student_learns_its_canvas_in_every_place() -> None:
+    torch.manual_seed(0)
+    student = StudentNet((4, 8, 16), (16,)).train()
+    torch.nn.init.normal_(student.paint.weight)
+    for _ in range(40):
+        student(drawn(2, 3, 64, 64)).square().sum().backward()
+    assert student.canvas.grad is not None and float((student.canvas.grad != 0).float().mean()) > 0.9
 
 
 def test_what_is_painted_at_half_size_is_enlarged_evenly() -> None:

@@ -265,8 +265,26 @@ def test_a_students_footprint_is_known_without_measuring(inner: tuple[int, ...])
     torch.manual_seed(0)
     net = StudentNet(inner=inner).eval()
     torch.nn.init.normal_(net.paint.weight)
+    torch.nn.init.zeros_(net.canvas)
     known, measured = student_footprint(net), measure_footprint(net)
     assert (known.halo_px, known.multiple_px, known.any_size) == (measured.halo_px, measured.multiple_px, True)
     assert measured.peak_bytes(10**6) <= known.peak_bytes(10**6) <= 1.05 * measured.peak_bytes(10**6)
     unusual = StudentNet((16, 24, 64), (64,)).eval()
-    assert student_footprint(unusual) == measure_footprint(unusual)
+    laid = student_footprint(unusual)
+    torch.nn.init.zeros_(unusual.canvas)
+    assert laid == measure_footprint(unusual)
+
+
+def test_a_students_canvas_goes_on_from_tile_to_tile() -> None:
+    torch.manual_seed(0)
+    net = StudentNet().eval()
+    torch.nn.init.normal_(net.paint.weight)
+    content = drawn(3, 500, 700)
+    with torch.no_grad():
+        whole = net(content[None])[0]
+    footprint = replace(student_footprint(net), fixed_bytes=0)
+    tiles = plan_tiles(content.shape[-2:], footprint, 90_000)
+    assert len(tiles) > 4
+    torch.testing.assert_close(run_tiled(net, content, tiles, footprint), whole, atol=1e-4, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(net(content[None])[0], whole, atol=1e-6, rtol=0)  # its place is forgotten after

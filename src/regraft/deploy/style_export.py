@@ -102,10 +102,11 @@ def export_style(
     tried: dict[str, float] = {}
     kept: tuple[str, ...] | None = None
     found, agreement = full, None
+    small = student_graph(model, pixels=pixels, small=True) if int8 else full
     for policy in POLICIES if int8 else ():
         examples = [{INPUT: _input(picture, pixels)} for picture in measured]
-        keep = [node.name for node in full.graph.node if _belongs(node.name, (*policy, *UNQUANTISED))]
-        found = quantized(full, examples, keep=keep, ranges={CELLS: (0.0, WHITE[pixels])})
+        keep = [node.name for node in small.graph.node if _belongs(node.name, (*policy, *UNQUANTISED))]
+        found = quantized(small, examples, keep=keep, ranges={CELLS: (0.0, WHITE[pixels])})
         agreement = agree(found.SerializeToString(), model, pixels, checked, wanted)
         tried[" + ".join(policy) or "none"] = agreement.ssim
         log.info("8 bits with %s in full precision: SSIM %.4f", policy or "nothing", agreement.ssim)

@@ -31,16 +31,18 @@ IR_VERSION: Final = 10
 #: The layers by name, in order; blocks are b0, b1, … with the parts depth, inner, second and last.
 FIRST, LAST = "enter", "paint"
 #: Steps that stay in full precision: the picture itself goes past the network through them.
-UNQUANTISED: Final = ("add", "cut")
+UNQUANTISED: Final = ("add", "cut", "lay")
+CANVAS: Final = "canvas"
 #: The picture's values in cells, which 8 bits hold exactly where their range is the whole of [0, white].
 CELLS: Final = "cells"
 WHITE: Final = {"uint8": 255.0, "float": 1.0}
 
 
-def student_graph(model: StyleModel, *, pixels: str = "uint8") -> ModelProto:
+def student_graph(model: StyleModel, *, pixels: str = "uint8", small: bool = False) -> ModelProto:
     """The student as an ONNX model, unchecked against it.
 
-    pixels: uint8 or float. Raises UsageError for another kind of model or form, MissingExtraError without onnx.
+    pixels: uint8 or float. small: the canvas in 8 bits, before anything else is. Raises UsageError for another kind of
+    model or form, MissingExtraError without onnx.
     """
     if not isinstance(model.net, StudentNet):
         raise UsageError(f"A {model.kind} is not exported; a student is: distil one, or name the student's file.")
@@ -55,7 +57,7 @@ def student_graph(model: StyleModel, *, pixels: str = "uint8") -> ModelProto:
     whole = pixels == "uint8"
     white = WHITE[pixels]
     cells = graph.cells(whole)
-    painted = _network(graph, network, cells, white)
+    painted = _network(graph, network, cells, white, small)
     added = graph.add("Add", [cells, painted], "add")
     inside = graph.add("Clip", [added, graph.number(0.0), graph.number(white)], "cut")
     graph.pictures(inside, whole)
@@ -89,13 +91,13 @@ def metadata(model: StyleModel, pixels: str, precision: str) -> dict[str, str]:
     return {f"regraft.{key}": value for key, value in values.items()}
 
 
-def _network(graph: _Graph, net: StudentNet, cells: str, white: float) -> str:
+def _network(graph: _Graph, net: StudentNet, cells: str, white: float, small: bool) -> str:
     """What the network paints on cells (N, 12, H/2, W/2) with values up to `white`."""
     order = _cell_order()
     enter = folded(*_pair(net.enter))
     # The network was trained on values up to 1 in torch's order of a cell's channels.
     enter = Folded(enter.weight[:, order] / white, enter.bias, enter.stride, enter.padding)
-    entered = graph.convolution(enter, cells, FIRST, relu=True)
+    entered = graph.laid(net, graph.convolution(enter, cells, FIRST, relu=True), small)
     x = graph.convolution(folded(*_pair(net.down)), entered, "down", relu=True)
     for number, block in enumerate(net.blocks):
         assert isinstance(block, DepthwiseBlock)
@@ -193,6 +195,25 @@ class _Graph:
             planes = self.add("Transpose", [padded], "planes", perm=[0, 3, 1, 2])
             padded = self.add("Cast", [planes], "floats", to=1)
         return self.add("SpaceToDepth", [padded], CELLS, blocksize=2)
+
+    def laid(self, net: StudentNet, entered: str, small: bool) -> str:
+        """The canvas, repeated as often as needed, added. Where sizes are known all of it is folded to a constant."""
+        period = net.canvas.shape[-1]
+        values = _floats(net.canvas[None].detach())
+        if small:
+            step = float(np.abs(values).max()) / 127 or 1.0
+            canvas = self.constant(np.rint(values / step).astype(np.int8), CANVAS)
+            canvas = self.add("Mul", [self.add("Cast", [canvas], "lay.floats", to=1), self.number(step)], "lay.canvas")
+        else:
+            canvas = self.constant(values, CANVAS)
+        canvas = self.convolution(Folded(net.lay.weight.detach(), torch.zeros(1)), canvas, "lay")
+        self.add("Shape", [entered], "lay.size", start=2, end=4)
+        more = self.add("Add", ["lay.size", self.integers(period - 1, period - 1)], "lay.more")
+        times = self.add("Div", [more, self.integers(period, period)], "lay.times")
+        repeats = self.add("Concat", [self.integers(1, 1), times], "lay.repeats", axis=0)
+        tiled = self.add("Tile", [canvas, repeats], "lay.tiled")
+        cut = self.add("Slice", [tiled, self.integers(0, 0), "lay.size", self.integers(2, 3)], "lay.cut")
+        return self.add("Add", [entered, cut], "lay.sum")
 
     def pictures(self, cells: str, whole: bool) -> None:
         """Cells back to pictures of the input's size and form."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Final
 
@@ -58,8 +59,11 @@ class Fixed(Styler):
 
 
 def student_footprint(net: StudentNet) -> Footprint:
-    """As `measure_footprint`, without a pass where the widths are the usual ones: every block of 3 × 3 twice at an
-    eighth of the size looks 16 px further, and the most is held while the last layer's cells are put together."""
+    """As `measure_footprint` but for the canvas, whose place tiles are told; without a pass where the widths are the
+    usual ones: every block of 3 × 3 twice at an eighth of the size looks 16 px further, and the most is held while the
+    last layer's cells are put together."""
     if net.widths != STUDENT_WIDTHS or max(net.inner, default=0) > STUDENT_WIDTHS[-1]:
-        return measure_footprint(net)
+        plain = copy.deepcopy(net)
+        torch.nn.init.zeros_(plain.canvas)
+        return measure_footprint(plain)
     return Footprint(24 + 16 * len(net.inner), STUDENT_MULTIPLE_PX, True, _STUDENT_BYTES, _STUDENT_BYTES_PER_PX)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,13 @@ LEAST_SIDE_PX: Final = 32
 
 #: Called after each part with the number of those done and of all.
 OnTile = Callable[[int, int], None]
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A network whose result hangs on where in the picture a part lies."""
+
+    def place(self, row_px: int, column_px: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -112,11 +119,15 @@ def run_tiled(
     found = torch.empty_like(picture) if out is None else out
     with evaluating(module), torch.no_grad():
         for number, tile in enumerate(tiles, start=1):
+            if isinstance(module, Placed):
+                module.place(tile.rows.outer_start, tile.columns.outer_start)
             part = module(take(picture, tile, footprint, *placement(module)))
             _store(found, tile, part)
             del part  # else the next pass begins with this one's output still held
             if on_tile is not None:
                 on_tile(number, len(tiles))
+    if isinstance(module, Placed):
+        module.place(0, 0)
     return found
 
 

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 #: Sides of what a network gets are made multiples of this by repeating the edge.
 MULTIPLE_PX: Final = 4
 STUDENT_MULTIPLE_PX: Final = 8
+#: The side of a student's canvas and its channels, at a quarter of the size.
+CANVAS_PX: Final = 192
+CANVAS_CHANNELS: Final = 4
 #: Smooths over cells of two: what alternates between them is gone.
 _EVEN: Final = torch.tensor([0.25, 0.5, 0.25])
 #: A student's channels at half size, at a quarter and at an eighth.
@@ -129,9 +132,10 @@ class StudentNet(nn.Module):
 
     Batch norm folds into the convolutions and needs no statistics of the picture, so that tiles are exact and integer
     arithmetic is possible. The blocks work at an eighth of the size, where a processor is not held up by memory.
-    What is shuffled into cells is smoothed over them, so that no grid can be painted (Odena et al. 2016): strokes come
-    from what is seen. widths: channels at half size, at a quarter and at an eighth; inner: of each block, which pruning
-    may make smaller.
+    Without statistics of the picture nothing tells strokes where to begin in a plain sky. So a learned canvas of
+    CANVAS_PX, repeated over the picture, is laid under what is seen; it is the same whatever noise the picture has.
+    What is shuffled into cells is smoothed over them, so that no finer grid can be painted (Odena et al. 2016). widths:
+    channels at half size, at a quarter and at an eighth; inner: of each block, which pruning may make smaller.
     """
 
     def __init__(
@@ -141,6 +145,9 @@ class StudentNet(nn.Module):
         half, quarter, eighth = widths
         self.widths, self.inner = widths, tuple(inner)
         self.enter = _normalised(12, quarter, 3, stride=2)
+        self.canvas = nn.Parameter(0.5 * torch.randn(CANVAS_CHANNELS, CANVAS_PX // 4, CANVAS_PX // 4))
+        self.lay = nn.Conv2d(CANVAS_CHANNELS, quarter, 1, bias=False)
+        self._origin_px = (0, 0)
         self.down = _normalised(quarter, eighth, 3, stride=2)
         self.blocks = nn.Sequential(*(DepthwiseBlock(eighth, width) for width in inner))
         self.up = _normalised(eighth, 4 * quarter, 1)
@@ -158,6 +165,7 @@ class StudentNet(nn.Module):
         padded, size = _padded(pictures, STUDENT_MULTIPLE_PX)
         cells = F.pixel_unshuffle(padded, 2)
         entered = F.relu(self.enter(cells))
+        entered = entered + self._laid(entered.shape[-2:])
         x = self.up(self.blocks(F.relu(self.down(entered))))
         x = F.conv2d(F.pixel_shuffle(x, 2), self.even, padding=1, groups=self.widths[1])
         x = F.pixel_shuffle(F.relu(self.widen(F.relu(x + entered))), 2)
@@ -165,6 +173,20 @@ class StudentNet(nn.Module):
         # Added to the cells, not to the picture: the same sum with one pass less over the whole picture.
         cells = cells + F.conv2d(painted, self.enlarged, groups=3)
         return F.pixel_shuffle(cells, 2)[..., : size[0], : size[1]]
+
+    def place(self, row_px: int, column_px: int) -> None:
+        """Say where in the whole picture the next parts begin (multiples of 8), so that the canvas goes on there."""
+        self._origin_px = (row_px, column_px)
+
+    def _laid(self, size: Sequence[int]) -> Tensor:
+        """The canvas over (height, width) at a quarter of the size; in training begun anywhere."""
+        period = CANVAS_PX // 4
+        starts = [px // 4 % period for px in self._origin_px]
+        if self.training:
+            starts = torch.randint(0, period, (2,)).tolist()
+        laid = self.lay(self.canvas[None]).roll((-starts[0], -starts[1]), dims=(2, 3))
+        repeats = [-(-int(side) // period) for side in size]
+        return laid.repeat(1, 1, *repeats)[..., : size[0], : size[1]]
 
 
 def enlarging_kernel() -> Tensor:

@@ -233,7 +233,7 @@ def test_a_student_paints_no_grid_whatever_its_weights() -> None:
         middle = student(grey)[..., 72:88, 72:88]
         assert float(middle.std(dim=(2, 3)).max()) < 1e-4 * float(middle.abs().max())
         for other in (laid, student(drawn(1, 3, 160, 160))[..., 72:88, 72:88]):
-            assert float(other.std(dim=(2, 3)).min()) > 0.1
+            assert float(other.std(dim=(2, 3)).min()) > 0.03
 
 
 def test_a_student_learns_its_canvas_in_every_place() -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from regraft.core.types import Stream, Task
+from regraft.core.types import Rule, Stream, Task
 from regraft.data.picture import read_picture
 from regraft.engine import StepRecord, launch
-from regraft.recipes.style_training import TrainingSize, crops, train, training_pictures
+from regraft.recipes.style_training import STUDENT_RULES, TrainingSize, crops, train, training_pictures
 from regraft.style import perceptual
 from regraft.style.arbitrary_net import ArbitraryNet
 from regraft.style.perceptual import sprig_net
@@ -73,6 +73,7 @@ def main() -> None:
         net.begin_with_colours(list(styles.values()))
     else:
         net = StudentNet()
+        net.begin_with_colours(styles[args.style])
     if args.init:
         print(net.load_state_dict(load_file(args.init), strict=args.kind != "attention"))
     for number, text in enumerate(args.stretches.split(",")):
@@ -92,6 +93,7 @@ def main() -> None:
             task = StudentTask(net, teacher, shares, network, [*styles.values()], short_px=size.side_px)
         result = train(
             task, streams, size.steps, machine, lr=args.lr if number == 0 else args.lr / 2, seed=args.seed + number,
+            rules=STUDENT_RULES if isinstance(net, StudentNet) else (Rule(".*", 1.0),),
             checkpoints=args.out / f"checkpoints{number}", on_step=tell,
         )  # fmt: skip
         save_file({k: v.contiguous() for k, v in net.state_dict().items()}, args.out / f"{args.kind}.safetensors")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from regraft.compress.folding import Folded, bias_moved, folded
 from regraft.core.errors import MissingExtraError, UsageError
 from regraft.style.model_file import StyleModel
-from regraft.style.transfer_net import STUDENT_MULTIPLE_PX, DepthwiseBlock, StudentNet
+from regraft.style.transfer_net import LEAST_VARIANCE, SEEN_EVERY, STUDENT_MULTIPLE_PX, DepthwiseBlock, StudentNet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,11 +30,11 @@ OPSET: Final = 18
 IR_VERSION: Final = 10
 #: The layers by name, in order; blocks are b0, b1, … with the parts depth, inner, second and last.
 FIRST, LAST = "enter", "paint"
-#: Steps that stay in full precision: the picture itself goes past the network through them.
-UNQUANTISED: Final = ("add", "cut", "lay")
-CANVAS: Final = "canvas"
 #: The picture's values in cells, which 8 bits hold exactly where their range is the whole of [0, white].
 CELLS: Final = "cells"
+#: Steps that stay in full precision: the picture itself goes past the network through them.
+UNQUANTISED: Final = ("add", "cut", "lay", "colour", CELLS)
+CANVAS: Final = "canvas"
 WHITE: Final = {"uint8": 255.0, "float": 1.0}
 
 
@@ -56,7 +56,7 @@ def student_graph(model: StyleModel, *, pixels: str = "uint8", small: bool = Fal
     network = model.net
     whole = pixels == "uint8"
     white = WHITE[pixels]
-    cells = graph.cells(whole)
+    cells = graph.recoloured(network, graph.cells(whole), whole, white)
     painted = _network(graph, network, cells, white, small)
     added = graph.add("Add", [cells, painted], "add")
     inside = graph.add("Clip", [added, graph.number(0.0), graph.number(white)], "cut")
@@ -194,7 +194,42 @@ class _Graph:
             # Turned as bytes, which are a quarter of the memory of floats: measured, a tenth of the whole run.
             planes = self.add("Transpose", [padded], "planes", perm=[0, 3, 1, 2])
             padded = self.add("Cast", [planes], "floats", to=1)
-        return self.add("SpaceToDepth", [padded], CELLS, blocksize=2)
+        return self.add("SpaceToDepth", [padded], "colour.cells", blocksize=2)
+
+    def recoloured(self, net: StudentNet, cells: str, whole: bool, white: float) -> str:
+        """Cells whose colours have the style's mean and deviation."""
+        axes = (1, 2) if whole else (2, 3)
+        far = np.iinfo(np.int64).max
+        seen = self.add(
+            "Slice",
+            [
+                INPUT,
+                self.integers(0, 0),
+                self.integers(far, far),
+                self.integers(*axes),
+                self.integers(*[SEEN_EVERY] * 2),
+            ],
+            "colour.seen",
+        )
+        if whole:
+            seen = self.add("Cast", [seen], "colour.floats", to=1)
+        mean = self.add("ReduceMean", [seen, self.integers(*axes)], "colour.mean")
+        squares = self.add(
+            "ReduceMean", [self.add("Mul", [seen, seen], "colour.sq"), self.integers(*axes)], "colour.sqs"
+        )
+        variance = self.add("Sub", [squares, self.add("Mul", [mean, mean], "colour.own")], "colour.var")
+        floor = self.add("Max", [variance, self.number(LEAST_VARIANCE * white**2)], "colour.floor")
+        wanted = [_floats(part.detach() * white) for part in (net.colour_std, net.colour_mean)]
+        shape = (1, 1, 1, 3) if whole else (1, 3, 1, 1)
+        std, middle = (self.constant(part.reshape(shape)) for part in wanted)
+        scale = self.add("Div", [std, self.add("Sqrt", [floor], "colour.std")], "colour.scale")
+        shift = self.add("Sub", [middle, self.add("Mul", [mean, scale], "colour.moved")], "colour.shift")
+        if whole:
+            scale, shift = (self.add("Transpose", [part], f"{part}.t", perm=[0, 3, 1, 2]) for part in (scale, shift))
+        # A cell holds four pixels, the colours of each together.
+        scale, shift = (self.add("Concat", [part] * 4, f"{part}.4", axis=1) for part in (scale, shift))
+        moved = self.add("Add", [self.add("Mul", [cells, scale], "colour.scaled"), shift], "colour.added")
+        return self.add("Clip", [moved, self.number(0.0), self.number(white)], CELLS)
 
     def laid(self, net: StudentNet, entered: str, small: bool) -> str:
         """The canvas, repeated as often as needed, added. Where sizes are known all of it is folded to a constant."""

@@ -21,7 +21,7 @@ from regraft.engine import Machine, StepRecord, launch
 from regraft.recipes.config import sentence
 from regraft.recipes.in_run import inside, open_run
 from regraft.recipes.listener import Listener
-from regraft.recipes.style_training import TrainingSize, crops, train, training_pictures
+from regraft.recipes.style_training import STUDENT_RULES, TrainingSize, crops, train, training_pictures
 from regraft.recipes.telling import step_teller
 from regraft.style import perceptual
 from regraft.style.batch_losses import StyleTerms
@@ -205,9 +205,10 @@ class _StyleTraining:
             checkpoints=self.run.path / "work" / "teacher", on_step=self._tell("teacher", config.steps),
         )  # fmt: skip
         student = self._begun(begun_student)
+        student.begin_with_colours(self.painting)
         lesson = StudentTask(student, teacher, torch.ones(1), network, [self.painting], short_px=config.side_px)
         train(
-            lesson, {"content": content}, config.student_steps, self.machine, lr=3 * config.lr, seed=config.seed + 1,
+            lesson, {"content": content}, config.student_steps, self.machine, lr=3 * config.lr, seed=config.seed + 1, rules=STUDENT_RULES,
             checkpoints=self.run.path / "work" / "student", on_step=self._tell("student", config.student_steps),
         )  # fmt: skip
         return _Trained(teacher, student, StyleTerms(network), self.painting, config.side_px)

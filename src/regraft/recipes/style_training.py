@@ -20,6 +20,10 @@ _ROOM = 1.6
 _SCALE = (0.3, 1.0)
 
 
+#: A student's canvas is drawn, as a picture would be, at a higher rate than its weights.
+STUDENT_RULES = (Rule("group:canvas", 10.0), Rule(".*", 1.0))
+
+
 @dataclass(frozen=True)
 class TrainingSize:
     """One stretch of a training: steps at a crop of side_px and that many pictures a step."""

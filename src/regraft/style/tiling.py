@@ -31,7 +31,9 @@ OnTile = Callable[[int, int], None]
 
 @runtime_checkable
 class Placed(Protocol):
-    """A network whose result hangs on where in the picture a part lies."""
+    """A network whose result for a part hangs on the whole picture, and on where in it the part lies."""
+
+    def begin(self, whole: Tensor | None) -> None: ...
 
     def place(self, row_px: int, column_px: int) -> None: ...
 
@@ -117,6 +119,8 @@ def run_tiled(
     on_tile raises ends the run; parts that are done stand in `out`.
     """
     found = torch.empty_like(picture) if out is None else out
+    if isinstance(module, Placed):
+        module.begin(picture)
     with evaluating(module), torch.no_grad():
         for number, tile in enumerate(tiles, start=1):
             if isinstance(module, Placed):
@@ -127,7 +131,7 @@ def run_tiled(
             if on_tile is not None:
                 on_tile(number, len(tiles))
     if isinstance(module, Placed):
-        module.place(0, 0)
+        module.begin(None)
     return found
 
 

@@ -80,7 +80,7 @@ class StudentTask(Task):
 
     def __init__(
         self, net: StudentNet, teacher: TeacherNet, shares: Tensor, network: PerceptualNetwork,
-        styles: Sequence[Tensor], *, short_px: int, style_weight: float = 0.3,
+        styles: Sequence[Tensor], *, short_px: int, style_weight: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.net, self.style_weight = net, style_weight
@@ -90,7 +90,9 @@ class StudentTask(Task):
         self.targets = select(style_targets(self._terms, styles, short_px), self._shares)
 
     def layer_groups(self) -> dict[str, list[str]]:
-        return {"student": [name for name, _ in self.named_parameters()]}
+        names = [name for name, _ in self.named_parameters()]
+        return {"canvas": [name for name in names if name.endswith(".canvas")],
+                "student": [name for name in names if not name.endswith(".canvas")]}  # fmt: skip
 
     def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
         content = unit(batches["content"].x)

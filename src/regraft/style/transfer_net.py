@@ -16,6 +16,9 @@ from torch.nn import functional as F
 #: Sides of what a network gets are made multiples of this by repeating the edge.
 MULTIPLE_PX: Final = 4
 STUDENT_MULTIPLE_PX: Final = 8
+#: A student looks for colours at every so many pixels both ways; the least variance that it divides by.
+SEEN_EVERY: Final = 8
+LEAST_VARIANCE: Final = 1e-3
 #: The side of a student's canvas and its channels, at a quarter of the size.
 CANVAS_PX: Final = 192
 CANVAS_CHANNELS: Final = 4
@@ -130,10 +133,12 @@ class DepthwiseBlock(nn.Module):
 class StudentNet(nn.Module):
     """pictures (N, 3, H, W) in [0, 1] → pictures of one style, not cut to [0, 1].
 
-    Batch norm folds into the convolutions and needs no statistics of the picture, so that tiles are exact and integer
-    arithmetic is possible. The blocks work at an eighth of the size, where a processor is not held up by memory.
-    Without statistics of the picture nothing tells strokes where to begin in a plain sky. So a learned canvas of
-    CANVAS_PX, repeated over the picture, is laid under what is seen; it is the same whatever noise the picture has.
+    The picture's colours get the style's mean and deviation per channel, found on every SEEN_EVERY-th pixel, so that
+    what follows always sees the same colours. From there on it is batch norm, which folds into the convolutions and
+    needs no statistics of the picture: integer arithmetic is possible, and tiles that are told the whole picture's
+    colours are exact. The blocks work at an eighth of the size, where a processor is not held up by memory. Nothing in
+    them tells strokes where to begin in a plain sky, so a learned canvas of CANVAS_PX, repeated over the picture, is
+    laid under what is seen; it is the same whatever noise the picture has.
     What is shuffled into cells is smoothed over them, so that no finer grid can be painted (Odena et al. 2016). widths:
     channels at half size, at a quarter and at an eighth; inner: of each block, which pruning may make smaller.
     """
@@ -148,6 +153,10 @@ class StudentNet(nn.Module):
         self.canvas = nn.Parameter(0.5 * torch.randn(CANVAS_CHANNELS, CANVAS_PX // 4, CANVAS_PX // 4))
         self.lay = nn.Conv2d(CANVAS_CHANNELS, quarter, 1, bias=False)
         self._origin_px = (0, 0)
+        self._whole: tuple[Tensor, Tensor] | None = None
+        #: The style's mean and deviation of colours.
+        self.colour_mean = nn.Parameter(torch.full((3,), 0.5))
+        self.colour_std = nn.Parameter(torch.full((3,), 0.25))
         self.down = _normalised(quarter, eighth, 3, stride=2)
         self.blocks = nn.Sequential(*(DepthwiseBlock(eighth, width) for width in inner))
         self.up = _normalised(eighth, 4 * quarter, 1)
@@ -162,7 +171,7 @@ class StudentNet(nn.Module):
         self.enlarged: Tensor
 
     def forward(self, pictures: Tensor) -> Tensor:
-        padded, size = _padded(pictures, STUDENT_MULTIPLE_PX)
+        padded, size = _padded(self._recoloured(pictures), STUDENT_MULTIPLE_PX)
         cells = F.pixel_unshuffle(padded, 2)
         entered = F.relu(self.enter(cells))
         entered = entered + self._laid(entered.shape[-2:])
@@ -174,9 +183,25 @@ class StudentNet(nn.Module):
         cells = cells + F.conv2d(painted, self.enlarged, groups=3)
         return F.pixel_shuffle(cells, 2)[..., : size[0], : size[1]]
 
+    @torch.no_grad()
+    def begin_with_colours(self, style: Tensor) -> None:
+        """Begin at the colours of a style, a picture (3, h, w) in [0, 1]."""
+        self.colour_std.copy_(style.flatten(1).std(dim=1))
+        self.colour_mean.copy_(style.flatten(1).mean(dim=1))
+
+    def begin(self, whole: Tensor | None) -> None:
+        """Say of which picture (3, H, W) the next ones are parts; None: of none, each is a picture."""
+        self._origin_px = (0, 0)
+        self._whole = None if whole is None else colours_of(whole[None].to(self.colour_mean.device))
+
     def place(self, row_px: int, column_px: int) -> None:
         """Say where in the whole picture the next parts begin (multiples of 8), so that the canvas goes on there."""
         self._origin_px = (row_px, column_px)
+
+    def _recoloured(self, pictures: Tensor) -> Tensor:
+        mean, std = (part.to(pictures.dtype) for part in (self._whole or colours_of(pictures)))
+        scale = self.colour_std[:, None, None] / std
+        return (pictures * scale + (self.colour_mean[:, None, None] - mean * scale)).clamp(0, 1)
 
     def _laid(self, size: Sequence[int]) -> Tensor:
         """The canvas over (height, width) at a quarter of the size; in training begun anywhere."""
@@ -187,6 +212,14 @@ class StudentNet(nn.Module):
         laid = self.lay(self.canvas[None]).roll((-starts[0], -starts[1]), dims=(2, 3))
         repeats = [-(-int(side) // period) for side in size]
         return laid.repeat(1, 1, *repeats)[..., : size[0], : size[1]]
+
+
+def colours_of(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (N, 3, 1, 1) of colours over every SEEN_EVERY-th pixel of (N, 3, H, W), uint8 or float."""
+    seen = pictures[..., ::SEEN_EVERY, ::SEEN_EVERY]
+    seen = seen.float() / 255 if seen.dtype == torch.uint8 else seen
+    mean = seen.mean(dim=(2, 3), keepdim=True)
+    return mean, (seen.square().mean(dim=(2, 3), keepdim=True) - mean.square()).clamp(min=LEAST_VARIANCE).sqrt()
 
 
 def enlarging_kernel() -> Tensor:

@@ -20,7 +20,9 @@ from regraft.style.similarity import ssim
 
 #: The style's shorter side in px when it is looked at: about what the network saw in its training.
 STYLE_SHORT_PX: Final = 256
-#: Passes of the search for the least keep that has an asked SSIM.
+#: How often the picture is gone over where an SSIM is asked for, which takes seconds anyway; once else.
+DIAL_PASSES: Final = 3
+#: Steps of the search for the least keep that has an asked SSIM.
 _HALVINGS: Final = 6
 
 
@@ -29,7 +31,7 @@ class OnePass(Styler):
 
     #: The file of weights in the package.
     packaged: ClassVar[str] = ""
-    heeded = frozenset({"keep", "ssim", "network"})
+    heeded = frozenset({"keep", "passes", "ssim", "network"})
     knows_masks = True
     default_long_px = 1024
 
@@ -50,9 +52,11 @@ class OnePass(Styler):
         apart = regions is not None or (net.attentive is not None and len(codes) > 1)
         looks = [net.look(content[None], code) for code in (codes if apart else [mix_codes(codes, shares)])]
 
+        passes = self.settings.passes or (1 if self.settings.ssim is None else DIAL_PASSES)
+
         def run(keep: float) -> Tensor:
             asked = torch.tensor([keep], dtype=content.dtype, device=content.device)
-            parts = [net.show(look, asked)[0] for look in looks]
+            parts = [net.again(look, asked, passes=passes)[0] for look in looks]
             return (compose(content, parts, shares, regions) if apart else parts[0]).clamp(0, 1)
 
         done = 0

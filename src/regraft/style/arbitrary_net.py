@@ -58,8 +58,9 @@ class StyleCode:
 class Look:
     """What the network sees in content (N, 3, H, W) with a style in mind, whatever is asked to be kept.
 
-    padded, recoloured (N, 3, h, w): the content with sides that are multiples of 8, and in the style's colours. moved:
-    per level its features with the style's statistics. hint (N, 3, h, w): which way each pixel should go.
+    padded, recoloured (N, 3, h, w): the content with sides that are multiples of 8, and in the style's colours, or after
+    the first pass what the last one painted. moved: per level its features with the style's statistics. hint (N, 3, h,
+    w): which way each pixel should go.
     """
 
     padded: Tensor
@@ -207,12 +208,20 @@ class ArbitraryNet(nn.Module):
             features["parts"] / _USUAL["parts"] if self.attentive is not None else None,
         )
 
-    def look(self, content: Tensor, style: StyleCode) -> Look:
-        """What is seen in content (N, 3, H, W) for that style; one pass to and fro through the encoder."""
+    def look(self, content: Tensor, style: StyleCode, start: Tensor | None = None) -> Look:
+        """What is seen in content (N, 3, H, W) for that style; one pass to and fro through the encoder.
+
+        start (N, 3, H, W): what an earlier pass painted, which the next goes on from; else the content in the style's
+        colours.
+        """
         height, width = int(content.shape[-2]), int(content.shape[-1])
+        more = (0, -width % 8, 0, -height % 8)
         with torch.no_grad():
-            padded = F.pad(content, (0, -width % 8, 0, -height % 8), mode="replicate")
-            recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
+            padded = F.pad(content, more, mode="replicate")
+            if start is None:
+                recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
+            else:
+                recoloured = F.pad(start.clamp(0, 1), more, mode="replicate")
         features, hint = self._hint(recoloured, style)
         with torch.no_grad():
             even = {name: features[name] / _USUAL[name] for name in LEVELS}
@@ -238,9 +247,21 @@ class ArbitraryNet(nn.Module):
         hint = (gradient / size.clamp(min=1e-20)).clamp(-self.MOST_HINT, self.MOST_HINT)
         return {name: part.detach() for name, part in features.items()}, hint
 
-    def forward(self, content: Tensor, style: StyleCode, keep: Tensor, where: Tensor | None = None) -> Tensor:
-        """The stylised pictures. where (N, 1, H, W) in [0, 1]: multiplies the attention, for regions."""
-        return self.show(self.look(content, style), keep, where)
+    def forward(
+        self, content: Tensor, style: StyleCode, keep: Tensor, where: Tensor | None = None, *, passes: int = 1
+    ) -> Tensor:  # fmt: skip
+        """The stylised pictures. where (N, 1, H, W) in [0, 1]: multiplies the attention, for regions. passes: each goes
+        on from what the one before painted, of which only the last has a gradient."""
+        return self.again(self.look(content, style), keep, where, passes=passes)
+
+    def again(self, look: Look, keep: Tensor, where: Tensor | None = None, *, passes: int = 1) -> Tensor:
+        """As `forward`, from what the first pass saw."""
+        content = look.padded[..., : look.size_px[0], : look.size_px[1]]
+        for _ in range(passes - 1):
+            with torch.no_grad():
+                painted = self.show(look, keep, where)
+            look = self.look(content, look.style, painted)
+        return self.show(look, keep, where)
 
     def show(self, look: Look, keep: Tensor, where: Tensor | None = None) -> Tensor:
         """As `forward`, from what was seen before."""

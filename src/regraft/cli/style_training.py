@@ -28,7 +28,7 @@ def train(
     content_weight: Annotated[float, typer.Option(help="How much content features hold.")] = 0.2,
     start: Annotated[
         str, typer.Option(help="packaged begins from the package's styles, scratch does not.")
-    ] = "scratch",
+    ] = "packaged",
     perceptual: Annotated[str, typer.Option(help="sprig, scion, squeezenet1_1, vgg16 or vgg19.")] = "sprig",
     perceptual_weights: Annotated[Path | None, typer.Option(help="A local file with that network's weights.")] = None,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),

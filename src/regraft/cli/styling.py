@@ -54,13 +54,21 @@ def picture(
     content: Annotated[list[str], typer.Argument(help="Photos: files, folders or globs.")],
     style: StyleOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="A file, or a folder for several photos.")],
-    method: Annotated[str, typer.Option(help="auto, fixed, gatys, colour, reinhard or a registered name.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="auto, fixed, adain, adaattn, gatys, colour, reinhard or a registered name.")
+    ] = "auto",
     size: Annotated[str | None, typer.Option(help="Longer side of the result: px, or 720p, 1080p, 4k, 8k.")] = None,
     max_memory: Annotated[
         str | None, typer.Option(help="The most memory for a large picture, as 2g or 1500m; networks run in tiles.")
     ] = None,
     strength: Annotated[float, typer.Option(help="0 is the photo, 1 the method's whole result.")] = 1.0,
     ssim: Annotated[float | None, typer.Option(help="The most style that keeps this SSIM, as 0.85.")] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="How much of the photo a one-pass method holds: 0, all style, to 1.")
+    ] = None,
+    passes: Annotated[
+        int | None, typer.Option(help="How often a one-pass method goes over the photo: once, with --ssim three times.")
+    ] = None,
     keep_colour: Annotated[
         bool, typer.Option("--keep-colour", help="The photo's colours, the style's strokes.")
     ] = False,
@@ -102,7 +110,8 @@ def picture(
     styles = tuple(weighted(text) for text in style)
     config = checked_style(
         content=tuple(content), styles=styles, output=output, method=method,
-        masks=tuple(mask_of(text, styles) for text in mask or ()), size=size, strength=strength, ssim=ssim,
+        masks=tuple(mask_of(text, styles) for text in mask or ()), size=size, strength=strength, ssim=ssim, keep=keep,
+        passes=passes,
         keep_colour=keep_colour_by or ("luminance" if keep_colour else None), steps=steps, optimizer=optimizer,
         style_loss=style_loss, content_weight=content_weight, tv_weight=tv_weight, edge_weight=edge_weight, start=start,
         perceptual=perceptual, perceptual_weights=perceptual_weights, max_memory=max_memory,

@@ -59,7 +59,7 @@ class StyleTrainConfig(BaseModel):
     batch: int = Field(4, ge=1, le=256)
     lr: float = Field(1e-3, gt=0, le=1)
     content_weight: float = Field(0.2, ge=0)
-    start: str = "scratch"
+    start: str = "packaged"
     perceptual: str = "sprig"
     perceptual_weights: Path | None = None
     force: bool = False
@@ -208,8 +208,9 @@ class _StyleTraining:
         student.begin_with_colours(self.painting)
         lesson = StudentTask(student, teacher, torch.ones(1), network, [self.painting], short_px=config.side_px)
         train(
-            lesson, {"content": content}, config.student_steps, self.machine, lr=3 * config.lr, seed=config.seed + 1, rules=STUDENT_RULES,
-            checkpoints=self.run.path / "work" / "student", on_step=self._tell("student", config.student_steps),
+            lesson, {"content": content}, config.student_steps, self.machine, lr=3 * config.lr, seed=config.seed + 1,
+            rules=STUDENT_RULES, checkpoints=self.run.path / "work" / "student",
+            on_step=self._tell("student", config.student_steps),
         )  # fmt: skip
         return _Trained(teacher, student, StyleTerms(network), self.painting, config.side_px)
 

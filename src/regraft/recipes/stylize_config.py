@@ -14,15 +14,16 @@ from regraft.recipes.quantities import memory_bytes, size_px
 from regraft.style.shipped import is_fixed_style
 
 #: What pictures as styles get where no option of the optimiser is given.
-WITHOUT_OPTIONS: Final = "gatys"
+WITHOUT_OPTIONS: Final = "adain"
 
 
 class StyleConfig(BaseModel):
     """Options of a style run. None leaves a value to the method; one that the method does not use is refused.
 
-    styles: files or names of fixed styles, with their weights. method: auto means `fixed` for names, `gatys` for
-    pictures. runtime: what runs fixed styles; auto takes a compiled one where it pays. masks: (mask file, style file as
-    in styles). size: longer side in px, or a name as 4k. max_memory: bytes, or text as 2g.
+    styles: files or names of fixed styles, with their weights. method: auto means `fixed` for names, for pictures
+    `adain`, or `gatys` where one of its options is given. keep, passes: of one-pass methods. runtime: what runs
+    fixed styles; auto takes a compiled one where it pays. masks: (mask file, style file as in styles). size: longer
+    side in px, or a name as 4k. max_memory: bytes, or text as 2g.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +45,8 @@ class StyleConfig(BaseModel):
     tv_weight: float | None = Field(None, ge=0)
     edge_weight: float | None = Field(None, ge=0)
     start: str | None = None
+    keep: float | None = Field(None, ge=0, le=1)
+    passes: int | None = Field(None, ge=1, le=20)
     kept: Path | None = None
     kept_weight: float | None = Field(None, ge=0)
     perceptual: str | None = None
@@ -63,6 +66,8 @@ class StyleConfig(BaseModel):
     def _fits_together(self) -> StyleConfig:
         if self.ssim is not None and self.strength != 1.0:
             raise ValueError("takes --ssim or --strength, not both: the one searches the other")
+        if self.ssim is not None and self.keep is not None:
+            raise ValueError("takes --ssim or --keep, not both: the one searches the other")
         if self.runtime not in (None, "auto", "eager") and self.max_memory is not None:
             raise ValueError(f"takes --max-memory or --runtime {self.runtime}, not both: tiles are run by eager")
         if self.perceptual_weights is not None and self.perceptual is None:
@@ -91,7 +96,7 @@ class StyleConfig(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The values that a method is given, less those that were left to it; the network is built elsewhere."""
         names = ("steps", "optimizer", "style_loss", "content_weight", "tv_weight", "edge_weight", "start", "seed",
-                 "kept_weight")  # fmt: skip
+                 "keep", "passes", "kept_weight")  # fmt: skip
         found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return found if self.max_memory is None else {**found, "max_memory_bytes": self.max_memory}
 

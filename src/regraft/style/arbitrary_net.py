@@ -58,9 +58,9 @@ class StyleCode:
 class Look:
     """What the network sees in content (N, 3, H, W) with a style in mind, whatever is asked to be kept.
 
-    padded, recoloured (N, 3, h, w): the content with sides that are multiples of 8, and in the style's colours, or after
-    the first pass what the last one painted. moved: per level its features with the style's statistics. hint (N, 3, h,
-    w): which way each pixel should go.
+    padded, recoloured (N, 3, h, w): the content with sides that are multiples of 8, and in the style's colours, or
+    after the first pass what the last one painted. moved: per level its features with the style's statistics. hint (N,
+    3, h, w): which way each pixel should go.
     """
 
     padded: Tensor

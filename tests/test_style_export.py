@@ -15,7 +15,7 @@ from torch import nn
 
 from conftest import Shell
 from regraft.compress.folding import bias_moved, folded
-from regraft.compress.quantize import deflated_bytes, quantized, shorten
+from regraft.compress.quantize import deflated_bytes, evened, quantized, shorten
 from regraft.core.errors import ArtifactError, DataError, ExportError, UsageError
 from regraft.data.decode import decode
 from regraft.data.picture import read_picture
@@ -349,3 +349,21 @@ def test_a_folder_of_pictures_runs_in_the_runtime_that_is_asked_for(
     assert code == 2 and "leave --runtime out" in err
     with pytest.raises(UsageError, match="compiled runtime"):
         style_runtime.preparation("eager")
+
+
+def test_large_weights_lose_their_last_bit_and_nothing_else() -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    large, small, few = (rng.integers(-64, 64, n).astype(np.int8) for n in (600, 40, 600))
+    few = few // 5
+    graph = helper.make_graph([], "g", [], [], [numpy_helper.from_array(v, n) for n, v in
+                                                (("large", large), ("small", small), ("few", few))])  # fmt: skip
+    graph.initializer.append(numpy_helper.from_array(rng.normal(size=600).astype(np.float32), "floats"))
+    model = helper.make_model(graph)
+    before = {t.name: numpy_helper.to_array(t).copy() for t in model.graph.initializer}
+    evened(model)
+    after = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert (after["large"] % 2 == 0).all() and np.abs(after["large"].astype(int) - large).max() == 1
+    assert all(np.array_equal(after[name], before[name]) for name in ("small", "few", "floats"))
+    assert all(t.data_type == TensorProto.INT8 for t in model.graph.initializer if t.name != "floats")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Tensors of fewer values weigh nothing.
+_LARGE: Final = 500
 #: What is computed in integers; everything else stays as it is.
 KINDS: Final = ("Conv", "Relu", "Add", "DepthToSpace")
 
@@ -77,6 +79,20 @@ def quantized(
     found.producer_name, found.producer_version = model.producer_name, model.producer_version
     shorten(found)
     return found
+
+
+def evened(model: ModelProto) -> None:
+    """Round the large tensors of 8-bit weights to even numbers: the last bit says little about a picture, and without
+    it the file deflates to an eighth less."""
+    from onnx import TensorProto, numpy_helper
+
+    for constant in model.graph.initializer:
+        if constant.data_type == TensorProto.INT8 and np.prod(constant.dims) >= _LARGE:
+            values = numpy_helper.to_array(constant).astype(np.int16)
+            if np.abs(values).max() < 32:
+                continue  # of few steps already
+            rounded = (2 * np.rint(values / 2)).clip(-126, 126).astype(np.int8)
+            constant.CopyFrom(numpy_helper.from_array(rounded, constant.name))
 
 
 def shorten(model: ModelProto) -> None:

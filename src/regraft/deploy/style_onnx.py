@@ -35,14 +35,16 @@ CELLS: Final = "cells"
 #: Steps that stay in full precision: the picture itself goes past the network through them.
 UNQUANTISED: Final = ("add", "cut", "lay", "colour", CELLS)
 CANVAS: Final = "canvas"
+#: A small canvas has so many steps to each side of 0: below what can be seen, and half of the bytes after deflate.
+CANVAS_LEVELS: Final = 15
 WHITE: Final = {"uint8": 255.0, "float": 1.0}
 
 
 def student_graph(model: StyleModel, *, pixels: str = "uint8", small: bool = False) -> ModelProto:
     """The student as an ONNX model, unchecked against it.
 
-    pixels: uint8 or float. small: the canvas in 8 bits, before anything else is. Raises UsageError for another kind of
-    model or form, MissingExtraError without onnx.
+    pixels: uint8 or float. small: the canvas in few steps, before anything else is. Raises UsageError for another kind
+    of model or form, MissingExtraError without onnx.
     """
     if not isinstance(model.net, StudentNet):
         raise UsageError(f"A {model.kind} is not exported; a student is: distil one, or name the student's file.")
@@ -236,7 +238,7 @@ class _Graph:
         period = net.canvas.shape[-1]
         values = _floats(net.canvas[None].detach())
         if small:
-            step = float(np.abs(values).max()) / 127 or 1.0
+            step = float(np.abs(values).max()) / CANVAS_LEVELS or 1.0
             canvas = self.constant(np.rint(values / step).astype(np.int8), CANVAS)
             canvas = self.add("Mul", [self.add("Cast", [canvas], "lay.floats", to=1), self.number(step)], "lay.canvas")
         else:

@@ -2,12 +2,13 @@
 
     python bench/embedded/train_styles.py arbitrary --data ../shared/data --out runs/arbitrary
     python bench/embedded/train_styles.py teacher --data ../shared/data --out runs/teacher
+    python bench/embedded/train_styles.py attention --data ../shared/data --out runs/attention --init ARBITRARY
     python bench/embedded/train_styles.py student --data ../shared/data --out runs/student --teacher FILE --style wave
 
 Content pictures: `pacs/photo` and `hymenoptera/train`. Paintings of `arbitrary`: `pacs/art_painting` and
 `photo2painting/trainB`, so that the ten of `style` are new to it. The teacher's five styles are public-domain paintings
-of `style`; no painting is copied into the weights' file. Each training has two stretches, small crops and then large
-ones; the same command resumes. Losses go to OUT/log.jsonl, weights to OUT/KIND.safetensors.
+of `style`; no painting is copied into the weights' file. `attention` and a student begin from the others' files. A
+training has one stretch or two, small crops and then large ones; the same command resumes. Losses go to OUT/log.jsonl, weights to OUT/KIND.safetensors.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from regraft.style.transfer_net import StudentNet, TeacherNet
 
 STYLES = {"starry-night": "starry_night_google.jpg", "wave": "wave.jpg", "scream": "the_scream.jpg",
           "shipwreck": "shipwreck.jpg", "composition": "composition_vii.jpg"}  # fmt: skip
+STRETCHES = {"arbitrary": "2200x128x4,1050x216x4", "attention": "300x160x4", "teacher": "3200x128x4",
+             "student": "900x128x4,150x224x4"}  # fmt: skip
+RATES = {"arbitrary": 1e-3, "attention": 6e-4, "teacher": 1e-3, "student": 3e-3}
 
 
 def main() -> None:
@@ -43,11 +47,12 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--init", type=Path)
     parser.add_argument("--style", choices=sorted(STYLES))
-    parser.add_argument("--stretches", default="6000x128x8,3000x256x4", help="STEPSxSIDExBATCH, in order")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--stretches", help="STEPSxSIDExBATCH, in order; those of the packaged networks unless told")
+    parser.add_argument("--lr", type=float, help="those of the packaged networks unless told")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    stretches, lr = args.stretches or STRETCHES[args.kind], args.lr or RATES[args.kind]
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     machine = launch(device="cpu", precision="fp32", seed=args.seed)
@@ -76,7 +81,7 @@ def main() -> None:
         net.begin_with_colours(styles[args.style])
     if args.init:
         print(net.load_state_dict(load_file(args.init), strict=args.kind != "attention"))
-    for number, text in enumerate(args.stretches.split(",")):
+    for number, text in enumerate(stretches.split(",")):
         size = TrainingSize(*map(int, text.split("x")))
         streams: dict[str, Stream] = {"content": crops(photos, size, args.seed)}
         task: Task
@@ -92,7 +97,7 @@ def main() -> None:
             assert isinstance(net, StudentNet)
             task = StudentTask(net, teacher, shares, network, [*styles.values()], short_px=size.side_px)
         result = train(
-            task, streams, size.steps, machine, lr=args.lr if number == 0 else args.lr / 2, seed=args.seed + number,
+            task, streams, size.steps, machine, lr=lr if number == 0 else lr / 2, seed=args.seed + number,
             rules=STUDENT_RULES if isinstance(net, StudentNet) else (Rule(".*", 1.0),),
             checkpoints=args.out / f"checkpoints{number}", on_step=tell,
         )  # fmt: skip

@@ -8,7 +8,8 @@
 Content pictures: `pacs/photo` and `hymenoptera/train`. Paintings of `arbitrary`: `pacs/art_painting` and
 `photo2painting/trainB`, so that the ten of `style` are new to it. The teacher's five styles are public-domain paintings
 of `style`; no painting is copied into the weights' file. `attention` and a student begin from the others' files. A
-training has one stretch or two, small crops and then large ones; the same command resumes. Losses go to OUT/log.jsonl, weights to OUT/KIND.safetensors.
+training has one stretch or two, small crops and then large ones; the same command resumes. Losses go to OUT/log.jsonl,
+weights to OUT/KIND.safetensors.
 """
 
 from __future__ import annotations

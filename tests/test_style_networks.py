@@ -10,6 +10,7 @@ from regraft.style.arbitrary_net import (
     AdaptiveInstanceNorm,
     ArbitraryNet,
     AttentiveNorm,
+    _moments,
     mix_codes,
     recolour,
     statistics,
@@ -253,3 +254,12 @@ def test_what_is_painted_at_half_size_is_enlarged_evenly() -> None:
     assert torch.allclose(found[0, 0, 0], torch.arange(40) / 2 + 1.75)  # half a cell's quarter off, as a ramp should be
     checks = (torch.arange(24) % 2).float().expand(1, 3, 24, 24)
     assert torch.allclose(torch.nn.functional.conv2d(checks, kernel, groups=3), torch.tensor(0.5))
+
+
+def test_half_of_the_gradients_work_gives_the_whole_gradient() -> None:
+    features, target = drawn(2, 6, 9, 8).requires_grad_(), batch_moments(drawn(2, 6, 7, 7, seed=1) ** 2)
+    gradients = []
+    for found in (batch_moments(features), _moments(features)):
+        loss = (gram_losses(found, target) + moment_losses(found, target)).sum()
+        gradients.append(torch.autograd.grad(loss, features)[0])
+    assert torch.allclose(*gradients, atol=1e-6) and float(gradients[0].abs().max()) > 1e-3

@@ -96,8 +96,9 @@ class AdaptiveInstanceNorm(nn.Module):
 
     MOST: Final = 20.0
 
-    def forward(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        own_mean, own_std = statistics(x)
+    def forward(self, x: Tensor, mean: Tensor, std: Tensor, own: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """own: the statistics of x, where they are known already."""
+        own_mean, own_std = statistics(x) if own is None else own
         # A channel that is nearly silent in the content would be blown up to noise: at most MOST times.
         scale = (std / torch.maximum(own_std, std / self.MOST).clamp(min=_TINY))[..., None, None]
         return (x - own_mean[..., None, None]) * scale + mean[..., None, None]
@@ -222,21 +223,26 @@ class ArbitraryNet(nn.Module):
                 recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
             else:
                 recoloured = F.pad(start.clamp(0, 1), more, mode="replicate")
-        features, hint = self._hint(recoloured, style)
+        features, found, hint = self._hint(recoloured, style)
         with torch.no_grad():
-            even = {name: features[name] / _USUAL[name] for name in LEVELS}
-            moved = {name: self.adain(even[name], style.mean(name), style.std(name)) for name in LEVELS}
+            moved = {}
+            for name in LEVELS:
+                even, own = features[name] / _USUAL[name], found[name]
+                known = own.mean / _USUAL[name], own.std / _USUAL[name]
+                moved[name] = self.adain(even, style.mean(name), style.std(name), known)
         if self.attentive is not None and style.features is not None:
-            moved["parts"] = self.attentive(even["parts"], style.features)
+            moved["parts"] = self.attentive(features["parts"] / _USUAL["parts"], style.features)
         return Look(padded, recoloured, moved, hint, style, (height, width))
 
-    def _hint(self, pictures: Tensor, style: StyleCode) -> tuple[dict[str, Tensor], Tensor]:
-        """Features of the pictures, and the gradient of their style loss (Gram and moments, every stage), of root mean
-        square 1 per picture and cut at MOST_HINT."""
+    def _hint(
+        self, pictures: Tensor, style: StyleCode
+    ) -> tuple[dict[str, Tensor], dict[str, BatchMoments], Tensor]:  # fmt: skip
+        """Features of the pictures, their moments, and the gradient of their style loss (Gram and moments of every
+        stage), of root mean square 1 per picture and cut at MOST_HINT."""
         with torch.enable_grad():
             pictures = pictures.detach().requires_grad_()
             features = self.encode(pictures)
-            found = {name: batch_moments(part) for name, part in features.items()}
+            found = {name: _moments(part) for name, part in features.items()}
             losses = [
                 loss(found[name], target).sum()
                 for name, target in style.moments.items()
@@ -245,7 +251,8 @@ class ArbitraryNet(nn.Module):
             (gradient,) = torch.autograd.grad(torch.stack(losses).sum(), pictures)
         size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         hint = (gradient / size.clamp(min=1e-20)).clamp(-self.MOST_HINT, self.MOST_HINT)
-        return {name: part.detach() for name, part in features.items()}, hint
+        known = {name: BatchMoments(part.mean.detach(), part.second.detach()) for name, part in found.items()}
+        return {name: part.detach() for name, part in features.items()}, known, hint
 
     def forward(
         self, content: Tensor, style: StyleCode, keep: Tensor, where: Tensor | None = None, *, passes: int = 1
@@ -288,6 +295,14 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation (N, C) of features (N, C, h, w) over positions."""
     flat = x.flatten(2)
     return flat.mean(dim=2), flat.var(dim=2, unbiased=False).add(_TINY**2).sqrt()
+
+
+def _moments(features: Tensor) -> BatchMoments:
+    """As `batch_moments`, with half of the work in the gradient: the second moment is symmetric in its two factors, so
+    the gradient by one of them, twice, is the whole."""
+    flat = features.flatten(2)
+    second = flat @ flat.detach().mT / flat.shape[2]
+    return BatchMoments(flat.mean(dim=2), second + (second - second.detach()))
 
 
 def recolour(pictures: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:

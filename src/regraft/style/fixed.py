@@ -19,7 +19,7 @@ from regraft.style.transfer_net import STUDENT_MULTIPLE_PX, STUDENT_WIDTHS, Stud
 WHOLE_PIXELS: Final = 4_000_000
 #: What a student of the usual widths holds at most; a test compares it with what is measured.
 _STUDENT_BYTES: Final = 8192
-_STUDENT_BYTES_PER_PX: Final = 79.0
+_STUDENT_BYTES_PER_PX: Final = 94.0
 
 
 @methods.register("fixed")
@@ -59,11 +59,14 @@ class Fixed(Styler):
 
 
 def student_footprint(net: StudentNet) -> Footprint:
-    """As `measure_footprint` but for the canvas, whose place tiles are told; without a pass where the widths are the
-    usual ones: every block of 3 × 3 twice at an eighth of the size looks 16 px further, and the most is held while the
-    last layer's cells are put together."""
+    """As `measure_footprint` but for the canvas and the colours, which tiles are told.
+
+    Without a pass where the widths are the usual ones: every block of 3 × 3 twice at an eighth of the size looks 16 px
+    further, and the most is held while the last layer's cells are put together.
+    """
     if net.widths != STUDENT_WIDTHS or max(net.inner, default=0) > STUDENT_WIDTHS[-1]:
         plain = copy.deepcopy(net)
         torch.nn.init.zeros_(plain.canvas)
+        plain.begin(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)))
         return measure_footprint(plain)
     return Footprint(24 + 16 * len(net.inner), STUDENT_MULTIPLE_PX, True, _STUDENT_BYTES, _STUDENT_BYTES_PER_PX)

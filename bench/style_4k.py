@@ -36,7 +36,7 @@ from regraft.recipes.quantities import memory_bytes
 from regraft.style.base import resize
 from regraft.style.evaluation import peak_memory_bytes, psnr_db
 from regraft.style.fixed import student_footprint
-from regraft.style.footprint import measure_footprint
+from regraft.style.footprint import Footprint, measure_footprint
 from regraft.style.large import STATISTICS, stylize_by_pyramid, stylize_large
 from regraft.style.pyramid import levels
 from regraft.style.shipped import fixed_style
@@ -99,6 +99,10 @@ def canvas(kind: str, folder: Path, photo: str) -> Tensor:
     return torch.cat([torch.cat(cells[row : row + 4], dim=2) for row in (0, 4, 8)], dim=1)
 
 
+def footprint_of(module: nn.Module) -> Footprint:
+    return student_footprint(module) if isinstance(module, StudentNet) else measure_footprint(module)
+
+
 def timed_run(arguments: argparse.Namespace) -> dict[str, float | int]:
     """Decode, network, encode, as a user's process does it: in one process that has done nothing else."""
     keep_freed_memory()
@@ -108,7 +112,7 @@ def timed_run(arguments: argparse.Namespace) -> dict[str, float | int]:
     decoded = time.perf_counter()
     tiles: list[int] = []
     bound = memory_bytes(arguments.max_memory)
-    footprint = student_footprint(module) if isinstance(module, StudentNet) else measure_footprint(module)
+    footprint = footprint_of(module)
     measured = time.perf_counter()
     found = stylize_large(
         module, picture.pixels, max_memory_bytes=bound, statistics=arguments.statistics, footprint=footprint,
@@ -132,11 +136,11 @@ def compared(module: nn.Module, picture: Tensor, statistics: str) -> dict[str, f
     height, width = picture.shape[-2:]
 
     def whole(pixels: Tensor) -> Tensor:
-        return stylize_large(module, pixels, max_memory_bytes=2**50)
+        return stylize_large(module, pixels, max_memory_bytes=2**50, footprint=footprint_of(module))
 
     with torch.no_grad():
         full = module(picture[None])[0]
-    footprint = measure_footprint(module)
+    footprint = footprint_of(module)
     tiled = stylize_large(module, picture, footprint=footprint, statistics=statistics)
     started = time.perf_counter()
     pyramid = stylize_by_pyramid(whole, picture)

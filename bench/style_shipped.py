@@ -29,15 +29,14 @@ from regraft.style.shipped import fixed_style, is_packaged, packaged_net, packag
 from regraft.style.training import style_targets
 from style import squares
 
-#: The paintings of the shipped styles in `data/style/style`.
+#: The paintings of the shipped styles in `data/style/style`, in the teacher's order.
 PAINTINGS = {"starry-night": "starry_night_google", "wave": "wave", "scream": "the_scream", "shipwreck": "shipwreck",
              "composition": "composition_vii"}  # fmt: skip
-TEACHERS = tuple(PAINTINGS)
 
 
 def fixed(name: str, photos: Tensor, painting: Tensor, measure: Any, seed: int) -> dict[str, float]:
     student, teacher = fixed_style(name), packaged_net("teacher")
-    shares = torch.eye(len(TEACHERS))[[TEACHERS.index(name)]]
+    shares = torch.eye(len(PAINTINGS))[[list(PAINTINGS).index(name)]]
     terms = StyleTerms(perceptual("sprig"))
     targets = select(style_targets(terms, [painting], photos.shape[-1]), torch.ones(1, 1))
 

@@ -290,3 +290,11 @@ def test_a_students_canvas_goes_on_from_tile_to_tile() -> None:
     torch.testing.assert_close(run_tiled(net, content, tiles, footprint), whole, atol=1e-4, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(net(content[None])[0], whole, atol=1e-6, rtol=0)  # its place is forgotten after
+
+    def stop(number: int, count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tiled(net, content, tiles, footprint, on_tile=stop)
+    with torch.no_grad():
+        torch.testing.assert_close(net(content[None])[0], whole, atol=1e-6, rtol=0)  # and after an interruption

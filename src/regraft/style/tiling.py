@@ -119,9 +119,7 @@ def run_tiled(
     on_tile raises ends the run; parts that are done stand in `out`.
     """
     found = torch.empty_like(picture) if out is None else out
-    if isinstance(module, Placed):
-        module.begin(picture)
-    with evaluating(module), torch.no_grad():
+    with _whole_told(module, picture), evaluating(module), torch.no_grad():
         for number, tile in enumerate(tiles, start=1):
             if isinstance(module, Placed):
                 module.place(tile.rows.outer_start, tile.columns.outer_start)
@@ -130,9 +128,20 @@ def run_tiled(
             del part  # else the next pass begins with this one's output still held
             if on_tile is not None:
                 on_tile(number, len(tiles))
-    if isinstance(module, Placed):
-        module.begin(None)
     return found
+
+
+@contextmanager
+def _whole_told(module: nn.Module, picture: Tensor) -> Iterator[None]:
+    """A placed module knows the whole picture inside, and nothing of it after, however that ends."""
+    if not isinstance(module, Placed):
+        yield
+        return
+    module.begin(picture)
+    try:
+        yield
+    finally:
+        module.begin(None)
 
 
 def take(picture: Tensor, tile: Tile, footprint: Footprint, device: torch.device, dtype: torch.dtype) -> Tensor:

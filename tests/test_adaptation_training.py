@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regraft.adaptation import views
 from regraft.adaptation.base import losses, ramp
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.self_training import SHOT, FixMatch, MeanTeacher, PseudoLabel, balanced_cross_entropy
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
-from regraft.adaptation.views import fourier_restyle, strengthen
+from regraft.adaptation.views import fourier_restyle, moved, strengthen
 from regraft.backbones import create
 from regraft.core.types import Batch, DomainView
 from regraft.engine import FitSettings, fit
@@ -202,3 +203,33 @@ def test_a_strong_view_differs_and_stays_a_picture() -> None:
     out = strengthen(x)
     assert out.shape == x.shape and float(out.min()) >= 0 and float(out.max()) <= 1
     assert float((out - x.float() / 255).abs().mean()) > 0.02
+
+
+def test_a_moved_picture_is_another_and_goes_on_beyond_its_edge() -> None:
+    torch.manual_seed(0)
+    ground = torch.full((400, 3, 40, 60), 0.25)
+    ground[:, :, 15:25, 25:35] = 1.0
+    found = moved(ground)
+    assert found.shape == ground.shape
+    share = (found[:, 0] - 0.25) / 0.75
+    assert float(share[:, [0, -1]].abs().max()) < 1e-5  # not black: the edge goes on
+    area = share.sum((1, 2)) / 100
+    assert 0.55 < float(area.min()) < 0.75 and 1.4 < float(area.max()) < 1.8  # 1.3 both ways
+    for axis, side in ((1, 40), (2, 60)):
+        place = torch.arange(side) - (side - 1) / 2
+        middles = (share.sum(3 - axis) * place).sum(1) / share.sum((1, 2))
+        assert float(middles.max()) == pytest.approx(0.1 * side, rel=0.35)
+
+
+def test_a_turn_keeps_right_angles_in_an_oblong_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOG_SCALE", "LOG_STRETCH", "SLANT", "SHIFT"):
+        monkeypatch.setattr(views, name, 0.0)
+    monkeypatch.setattr(views, "TURN_RAD", 0.8)
+    torch.manual_seed(0)
+    picture = torch.zeros(20, 3, 40, 60)
+    picture[:, :, 16:24, 26:34] = 1.0
+    share = moved(picture)[:, 0]
+    rows, columns = torch.meshgrid(torch.arange(40.0) - 19.5, torch.arange(60.0) - 29.5, indexing="ij")
+    for first, second, wanted in ((rows, rows, 16 / 3), (columns, columns, 16 / 3), (rows, columns, 0.0)):
+        moment = (share * first * second).sum((1, 2)) / share.sum((1, 2))
+        assert torch.allclose(moment, torch.full_like(moment, wanted), atol=0.5)

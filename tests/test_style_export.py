@@ -15,7 +15,7 @@ from torch import nn
 
 from conftest import Shell
 from regraft.compress.folding import bias_moved, folded
-from regraft.compress.quantize import deflated_bytes, evened, quantized, shorten
+from regraft.compress.quantize import deflated_bytes, evened, quantized, rounded, shorten
 from regraft.core.errors import ArtifactError, DataError, ExportError, UsageError
 from regraft.data.decode import decode
 from regraft.data.picture import read_picture
@@ -367,3 +367,21 @@ def test_large_weights_lose_their_last_bit_and_nothing_else() -> None:
     assert (after["large"] % 2 == 0).all() and np.abs(after["large"].astype(int) - large).max() == 1
     assert all(np.array_equal(after[name], before[name]) for name in ("small", "few", "floats"))
     assert all(t.data_type == TensorProto.INT8 for t in model.graph.initializer if t.name != "floats")
+
+
+def test_rows_of_floats_keep_nine_bits_and_single_numbers_all() -> None:
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    row = np.concatenate([rng.normal(size=300) * 10.0 ** rng.integers(-9, 9, 300), [0.0, 1.0, -0.5]]).astype(np.float32)
+    few, steps = rng.normal(size=4).astype(np.float32), rng.integers(-64, 64, 600).astype(np.int8)
+    graph = helper.make_graph([], "g", [], [], [numpy_helper.from_array(v, n) for n, v in
+                                                (("row", row), ("few", few), ("steps", steps))])  # fmt: skip
+    model = helper.make_model(graph)
+    rounded(model)
+    after = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert np.array_equal(after["few"], few) and np.array_equal(after["steps"], steps)
+    assert np.abs(after["row"] - row).max() > 0
+    assert (np.abs(after["row"] - row) <= 2.0**-9 * np.abs(row)).all()
+    assert np.array_equal(after["row"][-3:], row[-3:])
+    assert len(zlib.compress(after["row"].tobytes(), 9)) < 0.75 * len(zlib.compress(row.tobytes(), 9))

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+#: What a strong view is moved by, drawn evenly from − to +: radians, logarithms of the scale and of width over height,
+#: the slant, and a share of the sides.
+TURN_RAD: Final = 0.3
+LOG_SCALE: Final = math.log(1.3)
+LOG_STRETCH: Final = math.log(1.3)
+SLANT: Final = 0.2
+SHIFT: Final = 0.1
 
 
 def as_float(x: Tensor) -> Tensor:
@@ -12,15 +24,16 @@ def as_float(x: Tensor) -> Tensor:
 
 
 def strengthen(x: Tensor) -> Tensor:
-    """A heavily altered view of pictures (N, 3, H, W), each with its own brightness, contrast, colour and a hole.
+    """A heavily altered view of pictures (N, 3, H, W), each moved, and with its own light, contrast, colour and a hole.
 
     In the spirit of RandAugment with Cutout (arXiv:1909.13719, arXiv:1708.04552) as FixMatch uses them, on the device
-    and without a loop over pictures. Half of the pictures lose their colour to some degree. Float in [0, 1]. Vectors
-    (N, D) lose three tenths of their coordinates.
+    and without a loop over pictures. Each is turned by up to 0.3 rad, scaled and stretched by up to 1.3, slanted by up
+    to 0.2 and shifted by up to a tenth of a side. Half of the pictures lose their colour to some degree. Float in
+    [0, 1]. Vectors (N, D) lose three tenths of their coordinates.
     """
     if x.dim() == 2:
-        return torch.nn.functional.dropout(x, 0.3)
-    x = as_float(x)
+        return F.dropout(x, 0.3)
+    x = moved(as_float(x))
     n, _, height, width = x.shape
 
     def draw(low: float, high: float) -> Tensor:
@@ -40,6 +53,27 @@ def strengthen(x: Tensor) -> Tensor:
     inside_x = (columns[None] - cx[:, None]).abs() < side[:, None] / 2
     hole = (inside_y[:, None, :, None] & inside_x[:, None, None, :]).to(x.dtype)
     return x * (1 - hole) + 0.5 * hole
+
+
+def moved(x: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W), each under an affine map of its own about the middle; their edge goes on outside."""
+    n, _, height, width = x.shape
+
+    def draw(most: float) -> Tensor:
+        return torch.empty(n, device=x.device).uniform_(-most, most)
+
+    turn, slant = draw(TURN_RAD), draw(SLANT)
+    size, side = draw(LOG_SCALE).exp(), (draw(LOG_STRETCH) / 2).exp()
+    cos, sin = turn.cos() / size, turn.sin() / size
+    # From places of the result to places of the picture, about the middles: in px, and as shares of half the sides.
+    aspect = width / height
+    columns = torch.stack([cos / side, (slant * cos - sin) * side / aspect], dim=1)
+    rows = torch.stack([sin / side * aspect, (cos + slant * sin) * side], dim=1)
+    linear = torch.stack([columns, rows], dim=1)
+    shift = 2 * torch.stack([draw(SHIFT), draw(SHIFT)], dim=1)[..., None]
+    matrix = torch.cat([linear, linear @ shift], dim=2)
+    grid = F.affine_grid(matrix.to(x.dtype), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def fourier_restyle(source: Tensor, target: Tensor, share: float, extent: float = 0.05) -> Tensor:

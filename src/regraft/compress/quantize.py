@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 #: Tensors of fewer values weigh nothing.
 _LARGE: Final = 500
+#: Rows of floats shorter than this weigh nothing either.
+_ROW: Final = 16
+#: Significant bits that stay of a float beside 8-bit weights, whose own error is far larger.
+_SIGNIFICANT_BITS: Final = 9
 #: What is computed in integers; everything else stays as it is.
 KINDS: Final = ("Conv", "Relu", "Add", "DepthToSpace")
 
@@ -93,6 +97,18 @@ def evened(model: ModelProto) -> None:
                 continue  # of few steps already
             rounded = (2 * np.rint(values / 2)).clip(-126, 126).astype(np.int8)
             constant.CopyFrom(numpy_helper.from_array(rounded, constant.name))
+
+
+def rounded(model: ModelProto) -> None:
+    """Round the rows of float constants, weights' scales and biases, to 9 significant bits (relative error ≤ 0.2 %):
+    the last 15 say nothing beside 8-bit weights, and as random bits they do not deflate."""
+    from onnx import TensorProto, numpy_helper
+
+    for constant in model.graph.initializer:
+        if constant.data_type == TensorProto.FLOAT and np.prod(constant.dims) >= _ROW:
+            significand, exponent = np.frexp(numpy_helper.to_array(constant))
+            short = np.ldexp(np.rint(np.ldexp(significand, _SIGNIFICANT_BITS)), exponent - _SIGNIFICANT_BITS)
+            constant.CopyFrom(numpy_helper.from_array(short.astype(np.float32), constant.name))
 
 
 def shorten(model: ModelProto) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regraft.compress.quantize import deflated_bytes, evened, quantized
+from regraft.compress.quantize import deflated_bytes, evened, quantized, rounded
 from regraft.core.errors import DataError, ExportError, MissingExtraError, RegraftError, UsageError
 from regraft.core.files import replacing
 from regraft.deploy.inputs import read_picture
@@ -108,6 +108,7 @@ def export_style(
         keep = [node.name for node in small.graph.node if _belongs(node.name, (*policy, *UNQUANTISED))]
         found = quantized(small, examples, keep=keep, ranges={CELLS: (0.0, WHITE[pixels])})
         evened(found)
+        rounded(found)
         agreement = agree(found.SerializeToString(), model, pixels, checked, wanted)
         tried[" + ".join(policy) or "none"] = agreement.ssim
         log.info("8 bits with %s in full precision: SSIM %.4f", policy or "nothing", agreement.ssim)

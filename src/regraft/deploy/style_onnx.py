@@ -37,6 +37,8 @@ UNQUANTISED: Final = ("add", "cut", "lay", "colour", CELLS)
 CANVAS: Final = "canvas"
 #: A small canvas has so many steps to each side of 0: below what can be seen, and half of the bytes after deflate.
 CANVAS_LEVELS: Final = 15
+#: The end of every axis.
+_FAR: Final = np.iinfo(np.int64).max
 WHITE: Final = {"uint8": 255.0, "float": 1.0}
 
 
@@ -58,10 +60,11 @@ def student_graph(model: StyleModel, *, pixels: str = "uint8", small: bool = Fal
     network = model.net
     whole = pixels == "uint8"
     white = WHITE[pixels]
-    cells = graph.recoloured(network, graph.cells(whole), whole, white)
-    painted = _network(graph, network, cells, white, small)
-    added = graph.add("Add", [cells, painted], "add")
-    inside = graph.add("Clip", [added, graph.number(0.0), graph.number(white)], "cut")
+    bands = graph.recoloured(network, graph.bands(whole), whole, white)
+    inside = []
+    for number, (band, painted) in enumerate(zip(bands, _network(graph, network, bands, white, small), strict=True)):
+        added = graph.add("Add", [band, painted], f"add.{number}")
+        inside.append(graph.add("Clip", [added, graph.number(0.0), graph.number(white)], f"cut.{number}"))
     graph.pictures(inside, whole)
     kind = TensorProto.UINT8 if whole else TensorProto.FLOAT
     shape: list[str | int | None] = ["N", "H", "W", 3] if whole else ["N", 3, "H", "W"]
@@ -93,8 +96,10 @@ def metadata(model: StyleModel, pixels: str, precision: str) -> dict[str, str]:
     return {f"regraft.{key}": value for key, value in values.items()}
 
 
-def _network(graph: _Graph, net: StudentNet, cells: str, white: float, small: bool) -> str:
-    """What the network paints on cells (N, 12, H/2, W/2) with values up to `white`."""
+def _network(graph: _Graph, net: StudentNet, bands: Sequence[str], white: float, small: bool) -> list[str]:
+    """What the network paints on cells of 2 × 2 px, given and returned in bands of their rows: one (N, 12, H/2, W/2),
+    or two (N, 6, H/2, W/2), with values up to `white`."""
+    cells = bands[0] if len(bands) == 1 else graph.add("Concat", bands, CELLS, axis=1)
     order = _cell_order()
     enter = folded(*_pair(net.enter))
     # The network was trained on values up to 1 in torch's order of a cell's channels.
@@ -109,22 +114,46 @@ def _network(graph: _Graph, net: StudentNet, cells: str, white: float, small: bo
         y = graph.convolution(second, y, f"b{number}.second")
         y = graph.convolution(last, y, f"b{number}.last")
         x = graph.add("Relu", [graph.add("Add", [x, y], f"b{number}.sum")], f"b{number}.out")
-    x = graph.convolution(folded(*_pair(net.up)), x, "up")
-    x = graph.add("DepthToSpace", [x], "up.shuffle", blocksize=2, mode="CRD")
+    x = graph.convolution(_by_place(folded(*_pair(net.up))), x, "up")
+    x = graph.add("DepthToSpace", [x], "up.shuffle", blocksize=2, mode="DCR")
     x = graph.convolution(Folded(net.even, torch.zeros(1), 1, 1, net.widths[1]), x, "up.even")
     x = graph.add("Relu", [graph.add("Add", [x, entered], "up.sum")], "up.out")
-    x = graph.convolution(folded(*_pair(net.widen)), x, "widen", relu=True)
-    x = graph.add("DepthToSpace", [x], "widen.shuffle", blocksize=2, mode="CRD")
+    x = graph.convolution(_by_place(folded(*_pair(net.widen))), x, "widen", relu=True)
+    x = graph.add("DepthToSpace", [x], "widen.shuffle", blocksize=2, mode="DCR")
     paint = folded(net.paint)
     paint = Folded(paint.weight * white, paint.bias * white, paint.stride, paint.padding)
     x = graph.add(
         "Pad", [graph.convolution(paint, x, LAST), graph.integers(0, 0, 2, 2, 0, 0, 2, 2)], "edges", mode="edge"
     )
-    # One group per colour, as a dense convolution, since ONNX's cells hold the colours of a pixel together.
-    apart = net.enlarged.new_zeros(12, 3, 5, 5)
-    for channel in range(12):
-        apart[channel, channel // 4] = net.enlarged[channel, 0]
-    return graph.convolution(Folded(apart[order], torch.zeros(12), 1, 0), x, "enlarged")
+    down, across = _enlarging(net)
+    x = graph.convolution(down, x, "enlarged.down")
+    return [
+        graph.convolution(Folded(part, torch.zeros(len(part)), 1, 0), x, f"enlarged.{number}")
+        for number, part in enumerate(across.chunk(len(bands)))
+    ]
+
+
+def _enlarging(net: StudentNet) -> tuple[Folded, Tensor]:
+    """The student's 5 × 5 enlargement as a 5 × 1 and then a 1 × 5 one, weights (12, 6, 1, 5) in order of the cells.
+
+    Dense convolutions, since a cell holds the colours of a pixel together. As a single one it took a fifth of the
+    whole run.
+    """
+    lines = net.enlarged[[0, 2], 0].sum(dim=2)  # (a cell's row, taps); each line's taps sum to 1
+    down, across = torch.zeros(6, 3, 5, 1), torch.zeros(12, 6, 1, 5)
+    for row in range(2):
+        for colour in range(3):
+            down[3 * row + colour, colour, :, 0] = lines[row]
+            for column in range(2):
+                across[6 * row + 3 * column + colour, 3 * row + colour, 0] = lines[column]
+    return Folded(down, torch.zeros(6), 1, 0), across
+
+
+def _by_place(layer: Folded) -> Folded:
+    """The outputs of a 1 × 1 layer, torch's cells, with those of one place in the cell together: runtimes that keep a
+    pixel's channels side by side then shuffle by copying whole rows of them."""
+    order = torch.arange(len(layer.weight)).view(-1, 4).mT.reshape(-1)
+    return Folded(layer.weight[order], layer.bias[order], layer.stride, layer.padding, layer.groups)
 
 
 def _block(block: DepthwiseBlock) -> tuple[Folded, Folded, Folded, Folded]:
@@ -181,8 +210,12 @@ class _Graph:
         )  # fmt: skip
         return self.add("Relu", [found], name) if relu else found
 
-    def cells(self, whole: bool) -> str:
-        """Cells of 2 × 2 px (N, 12, H/2, W/2), rows × columns × colours, of pictures padded by repeating their edge."""
+    def bands(self, whole: bool) -> list[str]:
+        """Cells of 2 × 2 px of pictures padded by repeating their edge, as floats.
+
+        One (N, 12, H/2, W/2), rows × columns × colours; or of whole pictures two, (N, 6, H/2, W/2), a cell's upper and
+        lower row: in a picture whose pixels' colours lie side by side these are its even and odd rows as they are.
+        """
         height, width = (1, 2) if whole else (2, 3)
         ends = []
         for name, axis in (("h", height), ("w", width)):
@@ -192,22 +225,28 @@ class _Graph:
         before, after = self.integers(*[0] * (4 + height)), [self.integers(0)] if whole else []
         pads = self.add("Concat", [before, *ends, *after], "pads", axis=0)
         padded = self.add("Pad", [INPUT, pads], "padded", mode="edge")
-        if whole:
-            # Turned as bytes, which are a quarter of the memory of floats: measured, a tenth of the whole run.
-            planes = self.add("Transpose", [padded], "planes", perm=[0, 3, 1, 2])
-            padded = self.add("Cast", [planes], "floats", to=1)
-        return self.add("SpaceToDepth", [padded], "colour.cells", blocksize=2)
+        if not whole:
+            return [self.add("SpaceToDepth", [padded], "colour.cells", blocksize=2)]
+        self.add("Add", ["w", "w.more"], "w.padded")
+        found = []
+        for number in range(2):
+            ends = [self.integers(number), self.integers(_FAR), self.integers(height), self.integers(2)]
+            rows = self.add("Slice", [padded, *ends], f"rows.{number}")
+            rows = self.add("Reshape", [rows, self.integers(0, 0, -1, 6)], f"rows.{number}.cells")
+            # Turned as bytes, which are a quarter of the memory of floats.
+            planes = self.add("Transpose", [rows], f"rows.{number}.planes", perm=[0, 3, 1, 2])
+            found.append(self.add("Cast", [planes], f"colour.rows.{number}", to=1))
+        return found
 
-    def recoloured(self, net: StudentNet, cells: str, whole: bool, white: float) -> str:
-        """Cells whose colours have the style's mean and deviation."""
+    def recoloured(self, net: StudentNet, bands: Sequence[str], whole: bool, white: float) -> list[str]:
+        """Bands of cells whose colours have the style's mean and deviation."""
         axes = (1, 2) if whole else (2, 3)
-        far = np.iinfo(np.int64).max
         seen = self.add(
             "Slice",
             [
                 INPUT,
                 self.integers(0, 0),
-                self.integers(far, far),
+                self.integers(_FAR, _FAR),
                 self.integers(*axes),
                 self.integers(*[SEEN_EVERY] * 2),
             ],
@@ -229,9 +268,15 @@ class _Graph:
         if whole:
             scale, shift = (self.add("Transpose", [part], f"{part}.t", perm=[0, 3, 1, 2]) for part in (scale, shift))
         # A cell holds four pixels, the colours of each together.
-        scale, shift = (self.add("Concat", [part] * 4, f"{part}.4", axis=1) for part in (scale, shift))
-        moved = self.add("Add", [self.add("Mul", [cells, scale], "colour.scaled"), shift], "colour.added")
-        return self.add("Clip", [moved, self.number(0.0), self.number(white)], CELLS)
+        times = 4 // len(bands)
+        scale, shift = (self.add("Concat", [part] * times, f"{part}.all", axis=1) for part in (scale, shift))
+        found = []
+        for number, band in enumerate(bands):
+            scaled = self.add("Mul", [band, scale], f"colour.scaled.{number}")
+            moved = self.add("Add", [scaled, shift], f"colour.added.{number}")
+            name = CELLS if len(bands) == 1 else f"{CELLS}.{number}"
+            found.append(self.add("Clip", [moved, self.number(0.0), self.number(white)], name))
+        return found
 
     def laid(self, net: StudentNet, entered: str, small: bool) -> str:
         """The canvas, repeated as often as needed, added. Where sizes are known all of it is folded to a constant."""
@@ -252,12 +297,19 @@ class _Graph:
         cut = self.add("Slice", [tiled, self.integers(0, 0), "lay.size", self.integers(2, 3)], "lay.cut")
         return self.add("Add", [entered, cut], "lay.sum")
 
-    def pictures(self, cells: str, whole: bool) -> None:
-        """Cells back to pictures of the input's size and form."""
-        found = self.add("DepthToSpace", [cells], "joined", blocksize=2, mode="DCR")
+    def pictures(self, bands: Sequence[str], whole: bool) -> None:
+        """Bands of cells back to pictures of the input's size and form."""
         if whole:
-            found = self.add("Cast", [self.add("Round", [found], "round")], "bytes", to=2)
-            found = self.add("Transpose", [found], "rows", perm=[0, 2, 3, 1])
+            rows = []
+            for number, band in enumerate(bands):
+                found = self.add("Cast", [self.add("Round", [band], f"round.{number}")], f"bytes.{number}", to=2)
+                found = self.add("Transpose", [found], f"row.{number}.bytes", perm=[0, 2, 3, 1])
+                rows.append(self.add("Reshape", [found, self.integers(0, 0, 1, -1)], f"row.{number}"))
+            pairs = self.add("Concat", rows, "row.pairs", axis=2)
+            shape = self.add("Concat", [self.integers(0, -1), "w.padded", self.integers(3)], "row.shape", axis=0)
+            found = self.add("Reshape", [pairs, shape], "joined")
+        else:
+            found = self.add("DepthToSpace", [*bands], "joined", blocksize=2, mode="DCR")
         size = self.add("Concat", ["h", "w"], "size", axis=0)
         axes = self.integers(1, 2) if whole else self.integers(2, 3)
         self.add("Slice", [found, self.integers(0, 0), size, axes], OUTPUT)

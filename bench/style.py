@@ -61,6 +61,8 @@ def main() -> None:
     parser.add_argument("--perceptual", help="another network to optimise with")
     parser.add_argument("--perceptual-weights", type=Path)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--passes", type=int, help="of adain and adaattn")
+    parser.add_argument("--refine", type=int, help="steps of optimisation after adain or adaattn")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--ssim", type=float, default=0.85)
     parser.add_argument("--gram-cosine", type=float, default=0.92)
@@ -75,7 +77,8 @@ def main() -> None:
     contents, styles = (squares(folder / part, arguments.size) for part in ("content", "style"))
     pairs = chosen([(c, s) for c in contents for s in styles], arguments.pairs, arguments.seed)
     kind = methods.get(arguments.method)
-    values: dict[str, Any] = {} if arguments.steps is None else {"steps": arguments.steps}
+    told = {name: getattr(arguments, name) for name in ("steps", "passes", "refine")}
+    values: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     if arguments.perceptual:
         values["perceptual"] = perceptual(arguments.perceptual, arguments.perceptual_weights)
     held = {"ssim": arguments.ssim} if "ssim" in kind.heeded else {}
@@ -118,7 +121,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "bench": "style", "method": arguments.method, "size_px": arguments.size, "steps": arguments.steps,
+                "bench": "style", "method": arguments.method, "size_px": arguments.size, **told,
                 "pairs": len(pairs), "seed": arguments.seed, "thresholds": [arguments.ssim, arguments.gram_cosine],
                 "figures": measure.described, "perceptual": arguments.perceptual or "sprig",
                 "seconds_per_pair": round(statistics.median(seconds), 2), "threads": torch.get_num_threads(), **table,

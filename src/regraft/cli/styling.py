@@ -67,7 +67,10 @@ def picture(
         float | None, typer.Option(help="How much of the photo a one-pass method holds: 0, all style, to 1.")
     ] = None,
     passes: Annotated[
-        int | None, typer.Option(help="How often a one-pass method goes over the photo: once, with --ssim three times.")
+        int | None, typer.Option(help="How often a one-pass method goes over the photo: once unless told.")
+    ] = None,
+    refine: Annotated[
+        int | None, typer.Option(help="Steps of optimisation after a one-pass method: none, with --ssim 20.")
     ] = None,
     keep_colour: Annotated[
         bool, typer.Option("--keep-colour", help="The photo's colours, the style's strokes.")
@@ -111,7 +114,7 @@ def picture(
     config = checked_style(
         content=tuple(content), styles=styles, output=output, method=method,
         masks=tuple(mask_of(text, styles) for text in mask or ()), size=size, strength=strength, ssim=ssim, keep=keep,
-        passes=passes,
+        passes=passes, refine=refine,
         keep_colour=keep_colour_by or ("luminance" if keep_colour else None), steps=steps, optimizer=optimizer,
         style_loss=style_loss, content_weight=content_weight, tv_weight=tv_weight, edge_weight=edge_weight, start=start,
         perceptual=perceptual, perceptual_weights=perceptual_weights, max_memory=max_memory,

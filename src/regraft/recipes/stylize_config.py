@@ -21,7 +21,7 @@ class StyleConfig(BaseModel):
     """Options of a style run. None leaves a value to the method; one that the method does not use is refused.
 
     styles: files or names of fixed styles, with their weights. method: auto means `fixed` for names, for pictures
-    `adain`, or `gatys` where one of its options is given. keep, passes: of one-pass methods. runtime: what runs
+    `adain`, or `gatys` where one of its options is given. keep, passes, refine: of one-pass methods. runtime: what runs
     fixed styles; auto takes a compiled one where it pays. masks: (mask file, style file as in styles). size: longer
     side in px, or a name as 4k. max_memory: bytes, or text as 2g.
     """
@@ -47,6 +47,7 @@ class StyleConfig(BaseModel):
     start: str | None = None
     keep: float | None = Field(None, ge=0, le=1)
     passes: int | None = Field(None, ge=1, le=20)
+    refine: int | None = Field(None, ge=0, le=1000)
     kept: Path | None = None
     kept_weight: float | None = Field(None, ge=0)
     perceptual: str | None = None
@@ -96,7 +97,7 @@ class StyleConfig(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The values that a method is given, less those that were left to it; the network is built elsewhere."""
         names = ("steps", "optimizer", "style_loss", "content_weight", "tv_weight", "edge_weight", "start", "seed",
-                 "keep", "passes", "kept_weight")  # fmt: skip
+                 "keep", "passes", "refine", "kept_weight")  # fmt: skip
         found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return found if self.max_memory is None else {**found, "max_memory_bytes": self.max_memory}
 

@@ -7,21 +7,33 @@ classes work without.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from regraft.style.arbitrary_net import ArbitraryNet, mix_codes
-from regraft.style.base import OnStep, Styler, StyleStep, compose, fit_long_side, fit_short_side, methods, resize
+from regraft.style.base import (
+    OnStep,
+    Styler,
+    StyleSettings,
+    StyleStep,
+    compose,
+    fit_long_side,
+    fit_short_side,
+    methods,
+    resize,
+)
 from regraft.style.dial import MARGIN
+from regraft.style.gatys import Gatys
 from regraft.style.shipped import is_packaged, packaged_net
 from regraft.style.similarity import ssim
 
 #: The style's shorter side in px when it is looked at: about what the network saw in its training.
 STYLE_SHORT_PX: Final = 256
-#: How often the picture is gone over where an SSIM is asked for, which takes seconds anyway; once else.
-DIAL_PASSES: Final = 3
+#: Steps of optimisation where an SSIM is asked for, which takes seconds anyway; none else.
+DIAL_STEPS: Final = 20
 #: Steps of the search for the least keep that has an asked SSIM.
 _HALVINGS: Final = 6
 
@@ -31,7 +43,7 @@ class OnePass(Styler):
 
     #: The file of weights in the package.
     packaged: ClassVar[str] = ""
-    heeded = frozenset({"keep", "passes", "ssim", "network"})
+    heeded = frozenset({"keep", "passes", "refine", "ssim", "network"})
     knows_masks = True
     default_long_px = 1024
 
@@ -52,7 +64,13 @@ class OnePass(Styler):
         apart = regions is not None or (net.attentive is not None and len(codes) > 1)
         looks = [net.look(content[None], code) for code in (codes if apart else [mix_codes(codes, shares)])]
 
-        passes = self.settings.passes or (1 if self.settings.ssim is None else DIAL_PASSES)
+        least_ssim = self.settings.ssim
+        passes = self.settings.passes or 1
+        refine = self.settings.refine
+        if refine is None:
+            refine = 0 if least_ssim is None else DIAL_STEPS
+        runs = 1 if least_ssim is None else _HALVINGS + 1
+        long_px = max(content.shape[-2:])
 
         def run(keep: float) -> Tensor:
             asked = torch.tensor([keep], dtype=content.dtype, device=content.device)
@@ -66,13 +84,22 @@ class OnePass(Styler):
             found = run(keep)
             done += 1
             if on_step is not None:
-                total = 1 if self.settings.ssim is None else _HALVINGS + 1
-                on_step(StyleStep(min(done, total), total, max(content.shape[-2:]), 0.0, {"keep": keep}, found))
+                on_step(StyleStep(min(done, runs), runs + refine, long_px, 0.0, {"keep": keep}, found))
             return found
 
-        if self.settings.ssim is None:
-            return shown(self.keep)
-        return _least_keep(shown, content, self.settings.ssim)
+        found = shown(self.keep) if least_ssim is None else _least_keep(shown, content, least_ssim)
+        if not refine:
+            return found
+        optimiser = Gatys(StyleSettings(steps=refine, ssim=least_ssim))
+
+        def further(step: StyleStep) -> None:
+            assert on_step is not None
+            on_step(replace(step, step=runs + step.step, total=runs + refine))
+
+        with torch.enable_grad():
+            return optimiser.polish(
+                found, content, styles, shares, regions, None if on_step is None else further
+            )  # fmt: skip
 
 
 def _least_keep(run: Any, content: Tensor, least_ssim: float) -> Tensor:

@@ -42,7 +42,8 @@ class StyleSettings:
     `objective.STYLE_LOSSES`, joined by +. content_weight, tv_weight, edge_weight: multiples of the style term. start:
     "content", "colour" or "noise". ssim: the least SSIM to the content that the method should aim at while it works.
     kept: (1, h, w) in [0, 1], where the content's edges stay, by kept_weight.
-    keep: how much of the content a one-pass network holds, in [0, 1]; passes: how often it goes over it.
+    keep: how much of the content a one-pass network holds, in [0, 1]; passes: how often it goes over it; refine: steps
+    of optimisation after.
     network: another network than the method's own.
     max_memory_bytes: the most that a method which runs a network over the picture may hold (`large.stylize_large`).
     prepare: gives for a fixed style what runs it, pictures (3, H, W) → (3, H, W), where that is not PyTorch.
@@ -60,6 +61,7 @@ class StyleSettings:
     seed: int | None = None
     keep: float | None = None
     passes: int | None = None
+    refine: int | None = None
     kept: Tensor | None = None
     kept_weight: float | None = None
     network: Any = None

@@ -102,6 +102,22 @@ class Gatys(Styler):
             return transfer(content, self._coarse_to_fine(low, styles, shares, regions, on_step))
         return self._coarse_to_fine(content, styles, shares, regions, on_step)
 
+    def polish(
+        self, image: Tensor, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float],
+        regions: Sequence[Tensor] | None = None, on_step: OnStep | None = None,
+    ) -> Tensor:  # fmt: skip
+        """An image (3, h, w) that another method made of the content, optimised for `steps` steps at its own size.
+
+        Above LARGEST_PX it is its lowest pyramid level that is optimised, and what changed there is added.
+        """
+        self.network.to(content.device)
+        constraint = None if self.settings.ssim is None else LeastSSIM(self.settings.ssim)
+        if max(content.shape[-2:]) <= LARGEST_PX:
+            return self._optimise(image, content, styles, shares, regions, self.steps, 0, constraint, on_step)
+        low, below = (levels(picture, octaves(picture.shape[-2:]))[-1].clamp(0, 1) for picture in (image, content))
+        better = self._optimise(low, below, styles, shares, regions, self.steps, 0, constraint, on_step)
+        return (image + resize(better - low, image.shape[-2:])).clamp(0, 1)
+
     def _coarse_to_fine(
         self, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float],
         regions: Sequence[Tensor] | None, on_step: OnStep | None,

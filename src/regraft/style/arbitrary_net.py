@@ -8,6 +8,7 @@ how much of the content has to stay.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -96,12 +97,16 @@ class AdaptiveInstanceNorm(nn.Module):
 
     MOST: Final = 20.0
 
-    def forward(self, x: Tensor, mean: Tensor, std: Tensor, own: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """own: the statistics of x, where they are known already."""
+    def forward(
+        self, x: Tensor, mean: Tensor, std: Tensor, own: tuple[Tensor, Tensor] | None = None, size: float = 1.0
+    ) -> Tensor:
+        """own: the statistics of x, where they are known already. size: what the result is divided by."""
         own_mean, own_std = statistics(x) if own is None else own
         # A channel that is nearly silent in the content would be blown up to noise: at most MOST times.
-        scale = (std / torch.maximum(own_std, std / self.MOST).clamp(min=_TINY))[..., None, None]
-        return (x - own_mean[..., None, None]) * scale + mean[..., None, None]
+        scale = std / torch.maximum(own_std, std / self.MOST).clamp(min=_TINY)
+        shift = (mean - own_mean * scale) / size
+        # One pass over the features, not five.
+        return torch.addcmul(shift[..., None, None], x, (scale / size)[..., None, None])
 
 
 class AttentiveNorm(nn.Module):
@@ -144,10 +149,23 @@ class ModulatedBlock(nn.Module):
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        x = F.relu(self.even(self.join(x)))
+    def forward(self, parts: Sequence[Tensor], code: Tensor) -> Tensor:
+        """Parts (N, C_i, h, w) in order of the inputs; those of half the size are enlarged."""
+        x = F.relu(self.even(self._join(parts)))
         scale, shift = self.modulate(code)[..., None, None].chunk(2, dim=1)
         return F.relu(x + self.even(self.second(F.relu(self.even(self.first(x)) * (1 + scale) + shift))))
+
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        """The 1 × 1 layer over all parts, each by itself: a 1 × 1 layer and an enlargement can be done in either order,
+        so what is coarse stays so, and nothing is laid side by side."""
+        size = max((part.shape[-2:] for part in parts), key=math.prod)
+        found = None
+        for part, weight in zip(parts, self.join.weight.split([p.shape[1] for p in parts], dim=1), strict=True):
+            one = F.conv2d(part, weight, self.join.bias if found is None else None)
+            one = one if one.shape[-2:] == size else F.interpolate(one, size, mode="nearest")
+            found = one if found is None else found + one
+        assert found is not None
+        return found
 
 
 class ArbitraryNet(nn.Module):
@@ -227,9 +245,8 @@ class ArbitraryNet(nn.Module):
         with torch.no_grad():
             moved = {}
             for name in LEVELS:
-                even, own = features[name] / _USUAL[name], found[name]
-                known = own.mean / _USUAL[name], own.std / _USUAL[name]
-                moved[name] = self.adain(even, style.mean(name), style.std(name), known)
+                own, to = found[name], style.moments[name]
+                moved[name] = self.adain(features[name], to.mean, to.std, (own.mean, own.std), _USUAL[name])
         if self.attentive is not None and style.features is not None:
             moved["parts"] = self.attentive(features["parts"] / _USUAL["parts"], style.features)
         return Look(padded, recoloured, moved, hint, style, (height, width))
@@ -281,10 +298,10 @@ class ArbitraryNet(nn.Module):
         """What the decoder paints (N, 3, H, W), and where it is used (N, 1, H, W) in [0, 1]."""
         height, width = look.size_px
         code = self.read(torch.cat([self.even(look.style.flat()), keep[:, None]], dim=1))
-        x = self.deep(look.moved["parts"], code)
-        x = self.middle(torch.cat([_twice(x), look.moved["textures"]], dim=1), code)
+        x = self.deep([look.moved["parts"]], code)
+        x = self.middle([x, look.moved["textures"]], code)
         pixels = F.pixel_unshuffle(torch.cat([look.padded, look.recoloured, look.hint], dim=1), 2)
-        x = self.shallow(torch.cat([_twice(x), look.moved["edges"], pixels], dim=1), code)
+        x = self.shallow([x, look.moved["edges"], pixels], code)
         found = smoothed(F.pixel_shuffle(self.paint(x), 2))[..., :height, :width]
         # What is kept is begun with by the attention; the decoder learns to do better.
         attention = torch.sigmoid(4 * found[:, 3:] + self.hold * (1 - 2 * keep)[:, None, None, None])
@@ -327,7 +344,3 @@ def _roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 def _outer(mean: Tensor) -> Tensor:
     return mean[:, :, None] * mean[:, None, :]
-
-
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -3,8 +3,8 @@
     python bench/style_speed.py --model model.safetensors --shared ../shared [--runs 30] [--threads 1 2]
 
 For every size and thread count all of them run alternately in this one process, so that a busy machine slows them
-alike; p50 and p95 in ms. `network` is float planes in memory → float planes, `end to end` a uint8 picture (H, W, 3) →
-uint8 picture. 8 bits are calibrated and compared on the nine photos of `data/style/content`. Without --model the
+alike; p50 and p95 in ms. `network` is float planes in memory → float planes, or with `bytes` a uint8 picture → the
+runtime's own uint8 picture; `end to end` a uint8 picture (H, W, 3) → uint8 picture of one's own. 8 bits are calibrated and compared on the nine photos of `data/style/content`. Without --model the
 student has random weights: times are the same then, sizes nearly, the SSIM means little. Beside wall time the process's
 own processor time is printed, which others on the machine disturb less. The last line is JSON.
 """
@@ -94,6 +94,9 @@ def calls(
     for precision, graph in graphs.items():
         found["network", f"onnxruntime {precision}"] = ort_network(graph, planes, threads)
         found["network", f"openvino {precision}"] = ov_network(graph, planes, threads)
+    for precision, student in files.items():
+        assert student.graph is not None
+        found["network", f"openvino {precision} bytes"] = ov_network(student.graph, image[None], threads)
     runs = {"eager fp32": runner(files["fp32"], "eager", threads=threads, size_px=size)}
     for precision, student in files.items():
         for runtime in ("onnxruntime", "openvino"):
@@ -158,7 +161,7 @@ def main() -> None:
             for row in found:
                 row |= {"size": name, "threads": threads, "times_eager": round(eager[row["what"]] / row["p50_ms"], 2)}
                 times = "  ".join(f"{key} {row[f'{key}_ms']:8.2f}" for key in ("p50", "p95", "least", "processor"))
-                print(f"  {row['what']:10} {row['runtime']:17} {times}  {row['times_eager']:5.2f} x eager")
+                print(f"  {row['what']:10} {row['runtime']:19} {times}  {row['times_eager']:5.2f} x eager")
             rows += found
     summary = {
         "model": args.model.name if args.model else "random",

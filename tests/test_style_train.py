@@ -19,7 +19,16 @@ from regraft.style.arbitrary_net import ArbitraryNet
 from regraft.style.batch_losses import StyleTerms
 from regraft.style.model_file import load_style_model
 from regraft.style.perceptual import sprig_net
-from regraft.style.training import ArbitraryTask, StudentTask, TeacherTask, fidelity_weight, style_targets, unit
+from regraft.style.training import (
+    NOISE,
+    ArbitraryTask,
+    StudentTask,
+    TeacherTask,
+    fidelity_weight,
+    noisy,
+    style_targets,
+    unit,
+)
 from regraft.style.transfer_net import StudentNet, TeacherNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -151,3 +160,29 @@ def test_a_picture_has_no_style_term_to_itself() -> None:
     targets = style_targets(terms, [painting], 64)
     found = terms(painting[None], painting[None], targets)
     assert float(found["style"]) < 1e-5 and float(found["content"]) < 1e-6
+
+
+def test_half_of_the_pictures_are_noisy_by_no_more_than_promised() -> None:
+    torch.manual_seed(0)
+    pictures = torch.full((200, 3, 24, 24), 0.5)
+    found = noisy(pictures)
+    deviation = (found - pictures).flatten(1).std(dim=1)
+    assert 70 < int((deviation == 0).sum()) < 130
+    assert 0.8 * NOISE < float(deviation.max()) < 1.1 * NOISE
+    assert float(noisy(torch.ones(8, 3, 24, 24)).max()) <= 1
+
+
+def test_the_student_sees_noise_in_training_alone() -> None:
+    torch.manual_seed(0)
+    teacher, student = TeacherNet(1), StudentNet((4, 8, 16), (8,))
+    seen: list[tuple[str, Tensor]] = []
+    for name, net in (("teacher", teacher), ("student", student)):
+        net.register_forward_pre_hook(lambda _, given, name=name: seen.append((name, given[0])))
+    lesson = StudentTask(student, teacher, torch.ones(1), perceptual("sprig"), [torch.rand(3, 64, 64)], short_px=64)
+    x = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
+    for training in (True, False):
+        seen.clear()
+        lesson.train(training)({"content": Batch(x, None)}, 0.5)
+        views = dict(seen)
+        assert torch.equal(views["teacher"], unit(x))
+        assert torch.equal(views["student"], unit(x)) is not training

@@ -22,6 +22,8 @@ from regraft.style.transfer_net import StudentNet, TeacherNet
 #: Weights beside the style term, which counts 1.
 VARIATION: Final = 0.5
 OUTSIDE: Final = 10.0
+#: The most noise, as a deviation of pixels in [0, 1], that a student learns to see past.
+NOISE: Final = 12 / 255
 #: The weight of 1 − SSIM at keep 0 and by how much keep 1 multiplies it.
 LEAST_FIDELITY: Final = 0.05
 MOST_FIDELITY: Final = 400.0
@@ -74,8 +76,9 @@ class TeacherTask(Task):
 class StudentTask(Task):
     """A student learns what the teacher paints, and the style itself: ‖S(x) − T(x)‖² beside the style term.
 
-    Distillation of the output (Hinton et al. 2015, arXiv:1503.02531, in its regression form). shares: the style's
-    mixture (K,) in the teacher.
+    Distillation of the output (Hinton et al. 2015, arXiv:1503.02531, in its regression form). The teacher sees the
+    picture as it is, the student in training half of the time with noise of up to NOISE (as noisy students do: Xie et
+    al. 2020, arXiv:1911.04252). shares: the style's mixture (K,) in the teacher.
     """
 
     def __init__(
@@ -98,12 +101,18 @@ class StudentTask(Task):
         content = unit(batches["content"].x)
         with torch.no_grad():
             wanted = self._teacher[0](content, self._shares.to(content).expand(len(content), -1)).clamp(0, 1)
-        painted = self.net(content)
+        painted = self.net(noisy(content) if self.training else content)
         terms = self._terms(painted, content, self.targets, drawn_shift())
         gap = (painted - wanted).square().mean((1, 2, 3)) / (wanted - content).square().mean((1, 2, 3)).clamp(min=1e-4)
         loss = gap + self.style_weight * terms["style"] + OUTSIDE * outside(painted)
         logs = {"gap": gap.detach().mean(), "style": terms["style"].detach().mean()}
         return StepOutput(loss.mean(), logs)
+
+
+def noisy(pictures: Tensor) -> Tensor:
+    """Half of the pictures (N, 3, H, W) in [0, 1] with Gaussian noise, each of its own deviation up to NOISE."""
+    size = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) * 2 - 1
+    return (pictures + NOISE * size.clamp(min=0) * torch.randn_like(pictures)).clamp(0, 1)
 
 
 class ArbitraryTask(Task):

@@ -4,9 +4,10 @@
 
 For every size and thread count all of them run alternately in this one process, so that a busy machine slows them
 alike; p50 and p95 in ms. `network` is float planes in memory → float planes, or with `bytes` a uint8 picture → the
-runtime's own uint8 picture; `end to end` a uint8 picture (H, W, 3) → uint8 picture of one's own. 8 bits are calibrated and compared on the nine photos of `data/style/content`. Without --model the
-student has random weights: times are the same then, sizes nearly, the SSIM means little. Beside wall time the process's
-own processor time is printed, which others on the machine disturb less. The last line is JSON.
+runtime's own uint8 picture; `end to end` a uint8 picture (H, W, 3) → uint8 picture of one's own. 8 bits are calibrated
+and compared on the nine photos of `data/style/content`. Without --model the student has random weights: times are the
+same then, sizes nearly, the SSIM means little. Beside wall time the process's own processor time is printed, which
+others on the machine disturb less. The last line is JSON.
 """
 
 from __future__ import annotations

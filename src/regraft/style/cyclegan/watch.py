@@ -13,6 +13,8 @@ from regraft.core.errors import DataError
 
 #: Outputs that lie this much closer together than the set they should be of, in the mean, are taken for one picture.
 LEAST_DIVERSITY: Final = 0.4
+#: Unless they were closer still before: a young generator paints everything alike, and learns not to.
+LEAST_RISE: Final = 0.02
 #: Discriminators that are right about this share of patches leave the generators nothing to go by.
 MOST_ACCURACY: Final = 0.98
 #: A fall of the cycle's SSIM by this much from its best: the generators forget how to come back.
@@ -78,7 +80,7 @@ def signs(history: Sequence[Evaluation]) -> list[Sign]:
         return []
     now, found = history[-1], []
     for way, value in now.diversity.items():
-        if value < LEAST_DIVERSITY:
+        if value < LEAST_DIVERSITY and value < history[-2].diversity[way] + LEAST_RISE:
             found.append(Sign(now.step, "collapse", way, value, LEAST_DIVERSITY, (
                 f"{way}: the translated pictures differ from one another {value:.0%} as much as those of the set: the "
                 "generator may be giving one output for everything."

@@ -67,6 +67,8 @@ def eager_network(model: StyleModel, planes: np.ndarray, threads: int) -> Call:
 def ort_network(graph: bytes, planes: np.ndarray, threads: int) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Its threads would go on spinning while the next runtime is measured.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, value in zip("NHW", (1, *planes.shape[2:]), strict=True):
         options.add_free_dimension_override_by_name(name, value)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

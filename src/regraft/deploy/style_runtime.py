@@ -220,6 +220,8 @@ def _onnxruntime(student: Student, threads: int, size_px: tuple[int, int] | None
         raise MissingExtraError("Running a student in ONNX Runtime", "onnx") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that spin while they wait take the processor from who reads the next picture, or is measured next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, value in _sizes(size_px).items():
         options.add_free_dimension_override_by_name(name, value)
     try:

@@ -23,7 +23,7 @@ from regraft.style.transfer_net import StudentNet, TeacherNet
 VARIATION: Final = 0.5
 OUTSIDE: Final = 10.0
 #: The most noise, as a deviation of pixels in [0, 1], that a student learns to see past.
-NOISE: Final = 12 / 255
+NOISE: Final = 16 / 255
 #: The weight of 1 − SSIM at keep 0 and by how much keep 1 multiplies it.
 LEAST_FIDELITY: Final = 0.05
 MOST_FIDELITY: Final = 400.0

@@ -29,8 +29,12 @@ def test_later_tensors_of_that_size_cost_few_page_faults() -> None:
             [sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True
         ).stdout.split()
 
-    kept, faults = run("keep")
     _, before = run("return")
-    assert kept == "True"
     assert int(before) > 3 * 20_000  # three tensors of 24,414 pages each
-    assert int(faults) < int(before) / 2
+    # Where the heap may grow to is drawn anew for every process; now and then there is no room for such a tensor.
+    for _ in range(3):
+        kept, faults = run("keep")
+        assert kept == "True"
+        if int(faults) < int(before) / 2:
+            return
+    pytest.fail(f"three processes in a row had {faults} page faults or about so many, and {before} without keeping")

@@ -15,7 +15,7 @@ from regraft.core.artifact import read_manifest
 from regraft.core.types import InputSpec
 from regraft.data.stream import PictureStream
 from regraft.data.transform import EvalTransform
-from regraft.recipes.adapt_restyle import PARTNERS, RestyledStream, partners_of
+from regraft.recipes.adapt_altered import PARTNERS, AlteredStream, in_the_style_of, partners_of
 from tiny_domains import write_domain
 
 FOUR = ("bars", "blobs", "checks", "stripes")
@@ -61,7 +61,7 @@ def test_restyled_batches_are_the_streams_with_other_light(domains: dict[str, Pa
         return PictureStream(paths, None, EvalTransform(spec), batch_size=8)
 
     partners = partners_of(stream(night))
-    plain, restyled = stream(day), RestyledStream(stream(day), partners, seed=3)
+    plain, restyled = stream(day), AlteredStream(stream(day), in_the_style_of(partners), seed=3)
     assert len(partners) == min(56, PARTNERS) and len(restyled) == len(plain) and restyled.samples == 56
     levels = {}
     for name, found in (("plain", plain), ("restyled", restyled)):
@@ -70,6 +70,19 @@ def test_restyled_batches_are_the_streams_with_other_light(domains: dict[str, Pa
     assert abs(levels["restyled"] - of_target) < 0.5 * abs(levels["plain"] - of_target)
     whole = [batch.x for batch in restyled.epoch(0)]
     assert torch.equal(next(iter(restyled.epoch(0, start=2))).x, whole[2])
+
+
+def test_the_source_altered_by_chance_is_a_candidate_that_sees_no_target(
+    domains: dict[str, Path], shell: Shell
+) -> None:
+    found = []
+    for target in (domains["night four"], domains["four"]):
+        report = adapted(shell, domains["four"], target, "--method", "AdaBN,BigAug", "--oracle", target)
+        found.append({c["method"]: c for c in report["candidates"]})
+    assert list(found[0])[2:] == ["AdaBN", "BigAug"]
+    assert found[0]["BigAug"]["oracle"] > 0.7  # chance: 0.25
+    # The same model on either target: of the held-out source it says the same.
+    assert found[0]["BigAug"]["source_accuracy"] == found[1]["BigAug"]["source_accuracy"] > 0.7
 
 
 def test_partial_gives_absent_classes_the_least_weight(domains: dict[str, Path], shell: Shell, tmp_path: Path) -> None:
@@ -138,6 +151,7 @@ def test_open_finds_the_unknown_and_the_artifact_says_so(
         (("--method", "OSBP"), "takes --setting open"),
         (("--method", "BBSE,MCC", "--tune", "network"), "BBSE works on cached features"),
         (("--method", "restyle", "--tune", "network"), "restyle works on cached features"),
+        (("--method", "BigAug", "--tune", "network"), "BigAug works on cached features"),
         (("--method", "EM-prior", "--backbone", "lenet"), "no pretrained weights"),
         (("--method", "EMprior"), "Did you mean 'EM-prior'"),
     ],

@@ -25,13 +25,13 @@ from regraft.core.files import read_json, write_json
 from regraft.core.rundir import artifact_of
 from regraft.deploy.packing import unpack
 from regraft.engine import launch
+from regraft.recipes.adapt_altered import BIGAUG, RESTYLE
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_choice import chosen_validators, decide, ranked
 from regraft.recipes.adapt_config import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS, AdaptConfig
 from regraft.recipes.adapt_features import ADABN, FeatureCandidates
 from regraft.recipes.adapt_outcome import conclude_adaptation
-from regraft.recipes.adapt_restyle import RESTYLE
 from regraft.recipes.adapt_sources import FOR_SEVERAL, WEIGHTING
 from regraft.recipes.budget import Clock
 from regraft.recipes.domains import (
@@ -106,7 +106,7 @@ def run_adapt(
 def method_names(config: AdaptConfig) -> tuple[str, ...]:
     """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
     several = config.table is None and len(config.source) > 1
-    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING, RESTYLE}
+    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING, RESTYLE, BIGAUG}
     auto = (*(AUTO_OPEN if config.setting == "open" else AUTO), *(FOR_SEVERAL if several else ()))
     names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
     for name in names:
@@ -133,7 +133,7 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
 
 def _check_priors(config: AdaptConfig, methods: tuple[str, ...], *, pretrained: bool) -> None:
     """UsageError where a method that corrects a head on cached features would have none."""
-    asked = [n for n in methods if n in (*PRIORS, RESTYLE)]
+    asked = [n for n in methods if n in (*PRIORS, RESTYLE, BIGAUG)]
     if asked and (config.tune == "network" or not pretrained):
         why = "--tune network" if config.tune == "network" else f"{config.backbone}, which has no pretrained weights"
         raise UsageError(
@@ -222,6 +222,8 @@ class _Adapting:
                 candidates.append(self._done(stage.adabn()))
             elif name == RESTYLE:
                 candidates.append(self._done(stage.restyled()))
+            elif name == BIGAUG:
+                candidates.append(self._done(stage.stacked()))
             elif name in PRIORS:
                 candidates.append(self._done(stage.corrected(name)))
             elif is_method(name) or name == WEIGHTING:

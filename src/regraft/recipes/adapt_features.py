@@ -24,6 +24,7 @@ from regraft.adaptation.method import Method, is_method, parse_method
 from regraft.adaptation.partial import resample
 from regraft.adaptation.rules import rules_for
 from regraft.adaptation.shallow import Affine, shallow
+from regraft.adaptation.stacked import altered_by_chance
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
 from regraft.backbones.base import ImageBackbone
@@ -31,10 +32,10 @@ from regraft.core.types import Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
 from regraft.measure.calibration import fit_temperature
+from regraft.recipes.adapt_altered import BIGAUG, COPIES, PARTNERS, RESTYLE, AlteredStream, in_the_style_of, partners_of
 from regraft.recipes.adapt_answers import Adapted, save_arrays
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, STATISTICS_FROM, AdaptBench
 from regraft.recipes.adapt_prior import class_shares, corrected_shares
-from regraft.recipes.adapt_restyle import PARTNERS, RESTYLE, RestyledStream, partners_of
 from regraft.recipes.adapt_sources import WEIGHTING, measured, sample_weights
 from regraft.recipes.features import features_of
 from regraft.strategies import RuleStrategy
@@ -131,18 +132,34 @@ class FeatureCandidates:
         kept = bench.run.path / "work" / "restyled.safetensors"
         if not kept.is_file():
             paths = self._paths(self.source.train)
-            partners = partners_of(bench.drawn(bench.target.source.paths, PARTNERS))
+            alter = in_the_style_of(partners_of(bench.drawn(bench.target.source.paths, PARTNERS)))
             backbone = copy.deepcopy(bench.model.backbone)
-            bench.statistics_of(
-                backbone, RestyledStream(bench.drawn(paths, STATISTICS_FROM), partners, bench.config.seed)
-            )
-            stream = RestyledStream(bench.plain(paths), partners, bench.config.seed)
+            bench.statistics_of(backbone, AlteredStream(bench.drawn(paths, STATISTICS_FROM), alter, bench.config.seed))
+            stream = AlteredStream(bench.plain(paths), alter, bench.config.seed)
             rows = features_of(backbone, stream, bench.machine, bench.listener, "Source features in the target's style")
             save_arrays(kept, {"rows": rows})
         rows = load_file(kept)["rows"].numpy()
         both = np.concatenate([self.source.train, self.source.train])
         head = bench.head(np.concatenate([features.train, rows]), both)
         return self._finish(RESTYLE, started, features, (head.weight, head.bias), self.target_backbone)
+
+    def stacked(self) -> Adapted:
+        """A probe on the source's pictures and COPIES of each that are altered by chance, under plain statistics.
+
+        It has seen nothing of the target; the validators say whether what it learned is what the target asks for.
+        """
+        started, features, bench = time.monotonic(), self.plain(), self.bench
+        kept = bench.run.path / "work" / "stacked.safetensors"
+        if not kept.is_file():
+            paths = self._paths(self.source.train)
+            what = f"Source features, altered {COPIES} times"
+            seeds = range(bench.config.seed + 1, bench.config.seed + 1 + COPIES)
+            streams = [AlteredStream(bench.plain(paths), altered_by_chance, seed) for seed in seeds]
+            found = [features_of(bench.model.backbone, s, bench.machine, bench.listener, what) for s in streams]
+            save_arrays(kept, {"rows": np.concatenate(found)})
+        rows = load_file(kept)["rows"].numpy()
+        head = bench.head(np.concatenate([features.train, rows]), np.tile(self.source.train, COPIES + 1))
+        return self._finish(BIGAUG, started, features, (head.weight, head.bias), bench.model.backbone)
 
     def corrected(self, name: str) -> Adapted:
         """AdaBN, or the source-only probe where there is none to be had, for the class shares that the target has.

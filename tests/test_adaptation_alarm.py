@@ -33,7 +33,7 @@ SOUND: dict[str, Any] = {
     "affinity": LEAST_AFFINITY + 0.3,
     "together": LEAST_CONSENSUS + 0.1,
     "votes": {"a": FOR, "b": FOR, "c": OPEN},
-    "reverse": Reverse(0.9, 0.5, 0.95, 0.2),
+    "reverse": Reverse(0.9, 0.5, 0.95, 0.2, 200),
     "collapsed": (),
 }
 
@@ -50,7 +50,7 @@ def test_sound_evidence_keeps_the_adapted_model() -> None:
         ({"affinity": LEAST_AFFINITY - 0.01}, "as clearly as", True),
         ({"together": LEAST_CONSENSUS - 0.01}, "times as well as on the source", True),
         ({"collapsed": ("bee",)}, "bee", True),
-        ({"reverse": Reverse(0.2 + 0.99 * LEAST_REVERSE * 0.75, 0.5, 0.95, 0.2)}, "do not fit", True),
+        ({"reverse": Reverse(0.2 + 0.99 * LEAST_REVERSE * 0.75, 0.5, 0.95, 0.2, 100_000)}, "do not fit", True),
         ({"votes": {"a": FOR, "b": OPEN, "c": OPEN}}, "only 1 of 3", False),
         ({"votes": {"a": FOR, "b": FOR, "c": AGAINST, "d": AGAINST, "e": FOR, "f": AGAINST}}, "c, d, f prefer", False),
     ],
@@ -59,6 +59,12 @@ def test_each_piece_of_evidence_alone_keeps_source_only(change: dict[str, Any], 
     found = judge("MCC", **{**SOUND, **change})
     assert not found.keep_adapted
     assert says in found.why and bool(found.alarms) is alarmed
+
+
+def test_few_held_out_pictures_do_not_tell_a_slightly_weaker_reverse_head() -> None:
+    low = 0.2 + 0.97 * LEAST_REVERSE * 0.75
+    assert judge("MCC", **{**SOUND, "reverse": Reverse(low, 0.5, 0.95, 0.2, 60)}).keep_adapted
+    assert not judge("MCC", **{**SOUND, "reverse": Reverse(low, 0.5, 0.95, 0.2, 6000)}).keep_adapted
 
 
 def test_what_cannot_be_measured_does_not_speak() -> None:

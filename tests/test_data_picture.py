@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image, ImageCms
 
 import hostile_pictures
 from regraft.core.errors import UnreadableError, UsageError
-from regraft.data.colour_profile import srgb_profile, to_srgb
+from regraft.data.colour_profile import from_srgb, srgb_profile, to_srgb
 from regraft.data.deep import encode_png16, tiff_depth
 from regraft.data.picture import Picture, read_picture, write_picture
 
@@ -233,3 +234,40 @@ def test_a_picture_that_says_srgb_comes_back_bit_for_bit(tmp_path: Path) -> None
         first = read_picture(tmp_path / "a.png")
         write_picture(first, tmp_path / "b.png", force=True)
         assert torch.equal(read_picture(tmp_path / "b.png").pixels, first.pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+def test_a_result_keeps_the_photos_profile_and_its_colours(tmp_path: Path, suffix: str) -> None:
+    profile = profile_of(P3, curve(2.2))
+    rows = np.linspace(60, 180, 24)[:, None] + np.array([0, 30, -40])
+    Image.fromarray(np.repeat(rows[:, None], 32, axis=1).astype(np.uint8)).save(tmp_path / "a.png", icc_profile=profile)
+    first = read_picture(tmp_path / "a.png")
+    for bits in (8, 16):
+        path = tmp_path / f"b{bits}{suffix}"
+        write_picture(replace(first, bits=bits), path)
+        with Image.open(path) as found:
+            assert found.info["icc_profile"] == profile
+        lost = (read_picture(path).pixels - first.pixels).abs()
+        assert float(lost.max()) < (0.06 if suffix in (".jpg", ".webp") else 0.005) and float(lost.mean()) < 0.01
+
+
+def test_the_way_back_into_a_profile_undoes_the_way_to_srgb() -> None:
+    pixels = 0.2 + 0.6 * torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
+    for trc in (curve(1.0), curve(2.2), curve(1.8)):
+        wide = profile_of(P3, trc)
+        there = from_srgb(pixels, wide)
+        assert there is not None and float((there - pixels).abs().max()) > 0.01
+        assert torch.allclose(to_srgb(there, wide), pixels, atol=2e-4)
+    assert from_srgb(pixels, srgb_profile()) is pixels
+
+
+def test_a_profile_without_a_way_back_gives_srgb(tmp_path: Path) -> None:
+    whole = profile_of(P3, curve(2.2))
+    falling = b"curv" + bytes(4) + struct.pack(">I4H", 4, 65_535, 40_000, 20_000, 0)
+    useless = (whole[:200], b"", profile_of(P3, curve(2.2), b"GRAY"), profile_of(P3, falling), whole + bytes(5 << 20),
+               profile_of(P3, b"curv" + bytes(4) + b"\xff" * 8))  # fmt: skip
+    for i, profile in enumerate(useless):
+        assert from_srgb(torch.rand(3, 4, 4), profile) is None
+        write_picture(Picture(torch.rand(3, 4, 4), profile=profile), tmp_path / f"{i}.png")
+        with Image.open(tmp_path / f"{i}.png") as found:
+            assert found.info["icc_profile"] == srgb_profile()

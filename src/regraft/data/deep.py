@@ -46,7 +46,7 @@ def encode_png16(pixels: np.ndarray, profile: bytes) -> bytes:
         (
             b"\x89PNG\r\n\x1a\n",
             _chunk(b"IHDR", header),
-            _chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(profile)),
+            _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)),
             _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 5)),
             _chunk(b"IEND", b""),
         )

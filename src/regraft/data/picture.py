@@ -1,14 +1,14 @@
 """A picture as people keep it: colours with their profile, alpha, 8 or 16 bits, upright; read into sRGB and written.
 
-Choice: everything is worked on in sRGB. A picture with another profile is converted on reading, and what is written
-carries the sRGB profile. So colours of pictures with different profiles can be mixed, and every viewer shows the result
-as it was computed. Colours outside sRGB are cut.
+Choice: everything is worked on in sRGB. A picture with another profile is converted on reading, and back into it on
+writing, so that a photo's result has the photo's profile, and colours of pictures with different profiles can be mixed.
+Colours outside sRGB are cut.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from regraft.core.errors import UnreadableError, UsageError
 from regraft.core.files import replacing
-from regraft.data.colour_profile import srgb_profile, to_srgb
+from regraft.data.colour_profile import from_srgb, srgb_profile, to_srgb
 from regraft.data.decode import MAX_PIXELS, decode_bytes, read_bytes, upright
 from regraft.data.deep import decode_png16, decode_tiff16, encode_png16, encode_tiff16, tiff_depth
 from regraft.data.header import Header, read_header
@@ -33,11 +33,15 @@ WRITTEN: Final = {
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels: float32 (3, H, W), sRGB in [0, 1], upright. alpha: (1, H, W) in [0, 1], or None. bits: 8 or 16."""
+    """pixels: float32 (3, H, W), sRGB in [0, 1], upright. alpha: (1, H, W) in [0, 1], or None. bits: 8 or 16.
+
+    profile: the ICC profile that the file came with and is to be written with; empty: sRGB.
+    """
 
     pixels: Tensor
     alpha: Tensor | None = None
     bits: int = 8
+    profile: bytes = field(default=b"", repr=False)
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -67,7 +71,8 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     if profile:
         colours = to_srgb(colours, profile)
     turned = upright(colours, header.orientation).contiguous()
-    return Picture(turned, None if alpha is None else upright(alpha, header.orientation).contiguous(), bits)
+    alpha = None if alpha is None else upright(alpha, header.orientation).contiguous()
+    return Picture(turned, alpha, bits, profile)
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -81,7 +86,7 @@ def check_writable(path: Path, *, force: bool) -> None:
 
 
 def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
-    """Write it whole or not at all, as its suffix says, with the sRGB profile.
+    """Write it whole or not at all, as its suffix says, with its own profile, else that of sRGB.
 
     PNG and TIFF keep 16 bits and alpha, WebP alpha; JPEG has neither: alpha is laid over white. Raises UsageError as
     `check_writable` does.
@@ -89,20 +94,25 @@ def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
     check_writable(path, force=force)
     kind, holds_alpha, holds_depth = WRITTEN[path.suffix.lower()]
     pixels, alpha = picture.pixels.detach().float().cpu().clamp(0, 1), picture.alpha
+    # Over white as sRGB sees it, then into the profile.
     if alpha is not None:
         alpha = alpha.detach().float().cpu().clamp(0, 1)
-        pixels = torch.cat((pixels, alpha)) if holds_alpha else pixels * alpha + (1 - alpha)
+        pixels = pixels if holds_alpha else pixels * alpha + (1 - alpha)
+    own = from_srgb(pixels, picture.profile) if picture.profile else None
+    pixels, profile = (pixels, srgb_profile()) if own is None else (own, picture.profile)
+    if alpha is not None and holds_alpha:
+        pixels = torch.cat((pixels, alpha))
     rows = pixels.permute(1, 2, 0).contiguous().numpy()
     if picture.bits == 16 and holds_depth:
         deep = np.rint(rows * 65_535).astype(np.uint16)
-        data = encode_png16(deep, srgb_profile()) if kind == "PNG" else encode_tiff16(deep, srgb_profile())
+        data = encode_png16(deep, profile) if kind == "PNG" else encode_tiff16(deep, profile)
     else:
         buffer = io.BytesIO()
         options = {  # above level 3 a photo as PNG takes longer and no less room
             "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "exact": True},
             "TIFF": {"compression": "tiff_deflate"}, "PNG": {"compress_level": 3},
         }[kind]  # fmt: skip
-        Image.fromarray(np.rint(rows * 255).astype(np.uint8)).save(buffer, kind, icc_profile=srgb_profile(), **options)  # type: ignore[arg-type]
+        Image.fromarray(np.rint(rows * 255).astype(np.uint8)).save(buffer, kind, icc_profile=profile, **options)  # type: ignore[arg-type]
         data = buffer.getvalue()
     with replacing(path) as temporary:
         temporary.write_bytes(data)

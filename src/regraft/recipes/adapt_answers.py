@@ -19,7 +19,9 @@ from regraft.tasks.linear import LinearTask
 class Adapted:
     """A candidate's answers. source_*: held-out source pictures, None where there is no source; target_*: all.
 
-    prior: the class shares (K,) of the target that its answers there assume, where it does assume some.
+    prior: the class shares (K,) of the target that its answers there assume, where it does assume some. altered_target:
+    features (C, M, D) of the target's pictures altered as the candidate's own training pictures were, where they were:
+    reverse validation does to the target what was done to the source.
     """
 
     name: str
@@ -31,6 +33,15 @@ class Adapted:
     source_logits: np.ndarray | None = None
     steps: int = 0
     prior: np.ndarray | None = None
+    altered_target: np.ndarray | None = None
+
+    def reversed(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a head of the reverse way learns from: features (N, D) of the target and the answers (N, K) for them."""
+        if self.altered_target is None:
+            return self.target_features, self.target_logits
+        copies, _, dim = self.altered_target.shape
+        features = np.concatenate([self.target_features, self.altered_target.reshape(-1, dim)])
+        return features, np.tile(self.target_logits, (copies + 1, 1))
 
     def views(self, labels: np.ndarray | None) -> tuple[DomainView, DomainView]:
         """What validators see: (source with its labels, target without any)."""
@@ -72,6 +83,7 @@ def read_answers(folder: Path) -> Adapted:
         arrays.get("source_logits"),
         int(plain["steps"]),
         arrays.get("prior"),
+        arrays.get("altered_target"),
     )
 
 

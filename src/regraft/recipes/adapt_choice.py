@@ -246,11 +246,11 @@ def _reverse(bench: AdaptBench, setting: Setting, best: Adapted, control: Adapte
     chance = float(np.bincount(labels).max() / len(labels))
     own = float((best.source_logits.argmax(1) == labels).mean())
     found = [
-        reverse_accuracy(c.target_features, c.target_logits, c.source_features, labels, seed=bench.config.seed)
+        reverse_accuracy(*c.reversed(), c.source_features, labels, seed=bench.config.seed)
         for c in (best, control)
         if c.source_features is not None
     ]
-    return Reverse(found[0], found[1], own, chance)
+    return Reverse(found[0], found[1], own, chance, len(labels))
 
 
 def _collapsed(bench: AdaptBench, setting: Setting, best: Adapted, control: Adapted) -> tuple[str, ...]:

@@ -151,15 +151,26 @@ class FeatureCandidates:
         started, features, bench = time.monotonic(), self.plain(), self.bench
         kept = bench.run.path / "work" / "stacked.safetensors"
         if not kept.is_file():
-            paths = self._paths(self.source.train)
-            what = f"Source features, altered {COPIES} times"
-            seeds = range(bench.config.seed + 1, bench.config.seed + 1 + COPIES)
-            streams = [AlteredStream(bench.plain(paths), altered_by_chance, seed) for seed in seeds]
-            found = [features_of(bench.model.backbone, s, bench.machine, bench.listener, what) for s in streams]
-            save_arrays(kept, {"rows": np.concatenate(found)})
-        rows = load_file(kept)["rows"].numpy()
-        head = bench.head(np.concatenate([features.train, rows]), np.tile(self.source.train, COPIES + 1))
-        return self._finish(BIGAUG, started, features, (head.weight, head.bias), bench.model.backbone)
+            parts = {"source": self._paths(self.source.train), "target": bench.target.source.paths}
+            save_arrays(kept, {name: self._altered(name, paths) for name, paths in parts.items()})
+        copies = load_file(kept)
+        rows = np.concatenate([features.train, *copies["source"].numpy()])
+        head = bench.head(rows, np.tile(self.source.train, COPIES + 1))
+        return self._finish(
+            BIGAUG, started, features, (head.weight, head.bias), bench.model.backbone, copies["target"].numpy()
+        )
+
+    def _altered(self, which: str, paths: tuple[Path, ...]) -> np.ndarray:
+        """Features (COPIES, N, D) of pictures altered by chance."""
+        bench, what = self.bench, f"Altered {which} features"
+        seeds = range(bench.config.seed + 1, bench.config.seed + 1 + COPIES)
+        streams = [AlteredStream(bench.plain(paths), altered_by_chance, seed) for seed in seeds]
+        return np.stack(
+            [
+                features_of(bench.model.backbone, s, bench.machine, bench.listener, f"{what}, {i} of {COPIES}")
+                for i, s in enumerate(streams, 1)
+            ]
+        )
 
     def corrected(self, name: str) -> Adapted:
         """AdaBN, or the source-only probe where there is none to be had, for the class shares that the target has.
@@ -284,11 +295,15 @@ class FeatureCandidates:
         return resample(task.target_weights.cpu()[labels], torch.tensor(0.5)).numpy()
 
     def _finish(
-        self, name: str, started: float, features: Cached, head: tuple[np.ndarray, np.ndarray], backbone: nn.Module
-    ) -> Adapted:
+        self, name: str, started: float, features: Cached, head: tuple[np.ndarray, np.ndarray], backbone: nn.Module,
+        altered_target: np.ndarray | None = None,
+    ) -> Adapted:  # fmt: skip
         weight, bias = head
-        found = Adapted(name, time.monotonic() - started, weight.size + bias.size, features.target,
-                        features.target @ weight.T + bias, features.held, features.held @ weight.T + bias)  # fmt: skip
+        found = Adapted(
+            name, time.monotonic() - started, weight.size + bias.size, features.target,
+            features.target @ weight.T + bias, features.held, features.held @ weight.T + bias,
+            altered_target=altered_target,
+        )  # fmt: skip
         self.bench.keep(found, self.bench.with_head(backbone, weight, bias))  # type: ignore[arg-type]
         return found
 

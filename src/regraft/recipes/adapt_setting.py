@@ -85,6 +85,8 @@ class Setting:
         """The candidate on the target pictures that are known and, with `source`, on source pictures of classes that
         the target seems to have: what can be compared between the domains class by class."""
         found = replace(c, target_features=c.target_features[self.known], target_logits=c.target_logits[self.known])
+        if c.altered_target is not None:
+            found = replace(found, altered_target=c.altered_target[:, self.known])
         if not source or c.source_features is None or c.source_logits is None or self.labels is None:
             return found
         rows = self.source_rows

@@ -36,6 +36,7 @@ def adapt(
     ] = "closed",
     method: Annotated[str, typer.Option(help="auto, or names with commas between them.")] = "auto",
     validator: Annotated[str, typer.Option(help="auto, or the label-free validators that choose.")] = "auto",
+    keep: Annotated[str | None, typer.Option(help="Hand over this candidate, whatever the evidence says.")] = None,
     tune: Annotated[
         str, typer.Option(help="features: an adapter on cached ones, in seconds; network: all of it; or auto.")
     ] = "auto",
@@ -74,8 +75,8 @@ def adapt(
     config = checked_adapt(
         table=table, image=image, label=label, task=task,
         source=tuple(given[:-1]), target=tuple(given[-1:]), source_free=source_free, oracle=oracle,
-        setting=setting, methods=_names(method), validators=_names(validator), tune=tune, weight=weight, group=group,
-        backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last,
+        setting=setting, methods=_names(method), validators=_names(validator), keep=keep, tune=tune, weight=weight,
+        group=group, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last,
         batch_size=batch_size, restyle=restyle, augment=augment, flip=flip, max_bad=max_bad, seed=seed,
         deterministic=deterministic,
         device=device, devices=devices, precision=precision, threads=threads,

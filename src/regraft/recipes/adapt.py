@@ -64,6 +64,11 @@ def run_adapt(
 
         return run_adapt_numbers(config, runs=runs, fresh=fresh, listener=listener)
     methods = method_names(config)
+    if config.keep is not None and config.keep not in (*methods, SOURCE_ONLY):
+        raise UsageError(
+            f"--keep {config.keep} is none of the candidates {', '.join((SOURCE_ONLY, *methods))}: "
+            "name it by --method, too."
+        )
     chosen_validators(config.validators, with_source=config.source_free is None, setting=config.setting)
     if config.source_free is None:
         parse(config.backbone)

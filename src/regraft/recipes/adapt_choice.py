@@ -167,8 +167,9 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     by_name = {c.name: c for c in candidates}
     votes: dict[str, Vote] = {}
     reverse: Reverse | None = None
+    keep = bench.config.keep if bench.config.keep in by_name else None
     if challengers:
-        best = min(challengers, key=lambda c: ranking.mean_rank[c])
+        best = keep if keep in challengers else min(challengers, key=lambda c: ranking.mean_rank[c])
         votes = {v: vote(tool, views[best], views[control], seed=bench.config.seed) for v, tool in tools.items()}
         if together:
             others = [answers[o] for o in _others(best, challengers)]
@@ -186,12 +187,16 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     else:
         best, found = control, Alarm(False, "no method was tried.")
     name = best if found.keep_adapted else control
+    why = found.why
+    if keep is not None and keep != name:
+        why = f"asked for by --keep. The evidence alone would have kept {name}: {why}"
+        name = keep
     return Decision(
         name=name,
         control=control,
         best=best,
-        kept="adapted" if found.keep_adapted else "source_only",
-        why=found.why,
+        kept="source_only" if name == control else "adapted",
+        why=why,
         scores=scores,
         ranks=dict(ranking.mean_rank),
         votes=votes,
@@ -199,7 +204,7 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
         setting=setting,
         distance=_distances(bench, by_name[control], by_name[best]),
         alarms=found.alarms,
-        notes=(_notes(ranking.ignored)),
+        notes=(*_notes(ranking.ignored), *_not_made(bench.config.keep, keep)),
         next_steps=next_steps(found, best),
         plan=_plan(bench, name),
     )
@@ -297,6 +302,12 @@ def _notes(ignored: Mapping[str, str]) -> tuple[str, ...]:
     if not ignored:
         return ()
     return ("Not counted in the ranks: " + "; ".join(f"{name} ({why})" for name, why in ignored.items()) + ".",)
+
+
+def _not_made(asked: str | None, there: str | None) -> tuple[str, ...]:
+    if asked is None or there is not None:
+        return ()
+    return (f"--keep {asked}: there is no such candidate in this run, so the evidence chose.",)
 
 
 def next_steps(found: Alarm, best: str, *, numbers: bool = False) -> str:

@@ -43,6 +43,8 @@ class AdaptConfig(BaseModel):
 
     methods: tuple[str, ...] = ("auto",)
     validators: tuple[str, ...] = ("auto",)
+    #: A candidate that is handed over whatever the evidence says; the evidence is then about it.
+    keep: str | None = None
     tune: Literal["auto", "features", "network"] = "auto"
     weight: float | None = Field(None, gt=0)
     budget_s: float | None = Field(None, gt=0)
@@ -92,6 +94,8 @@ class AdaptConfig(BaseModel):
             raise ValueError("takes the source's numbers from --table, with --label, for --task regression")
         if self.source_free is not None or self.tune == "network":
             raise ValueError("adapts numbers on cached features alone: leave out --source-free and --tune network")
+        if self.keep is not None:
+            raise ValueError("takes --keep for classes alone: leave it out with --task regression")
         if self.setting != "closed":
             raise ValueError(f"has no classes with --task regression: --setting {self.setting} is about classes")
 

@@ -144,9 +144,10 @@ class FeatureCandidates:
         return self._finish(RESTYLE, started, features, (head.weight, head.bias), self.target_backbone)
 
     def stacked(self) -> Adapted:
-        """A probe on the source's pictures and COPIES of each that are altered by chance, under plain statistics.
+        """Source-only as it is trained, on the source's pictures and COPIES of each that are altered by chance.
 
-        It has seen nothing of the target; the validators say whether what it learned is what the target asks for.
+        It has seen nothing of the target; the validators say whether what it learned is what the target asks for. They
+        compare it with source-only, so it is trained alike: a head of another kind would be more or less sure of all.
         """
         started, features, bench = time.monotonic(), self.plain(), self.bench
         kept = bench.run.path / "work" / "stacked.safetensors"
@@ -155,10 +156,10 @@ class FeatureCandidates:
             save_arrays(kept, {name: self._altered(name, paths) for name, paths in parts.items()})
         copies = load_file(kept)
         rows = np.concatenate([features.train, *copies["source"].numpy()])
-        head = bench.head(rows, np.tile(self.source.train, COPIES + 1))
-        return self._finish(
-            BIGAUG, started, features, (head.weight, head.bias), bench.model.backbone, copies["target"].numpy()
-        )
+        more = Cached(rows, features.held, features.target)
+        with single_thread():
+            task = self._fit(BIGAUG, None, more, None)
+        return self._answer(BIGAUG, started, task, more, bench.model.backbone, copies["target"].numpy())
 
     def _altered(self, which: str, paths: tuple[Path, ...]) -> np.ndarray:
         """Features (COPIES, N, D) of pictures altered by chance."""
@@ -224,7 +225,8 @@ class FeatureCandidates:
     def _fit(self, name: str, method: Method | None, features: Cached, start: LinearTask | None) -> Adaptation:
         bench, k = self.bench, len(self.bench.classes)
         seed = bench.config.seed
-        labels = self.source.labels[self.source.train]
+        times = len(features.train) // len(self.source.train)  # each picture, and its altered copies
+        labels = np.tile(self.source.labels[self.source.train], times)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             model = bench.on_features(features.train) if start is None else copy.deepcopy(start)
@@ -238,6 +240,7 @@ class FeatureCandidates:
         streams: dict[str, VectorStream] = {}
         if start is None or task.reference is not None:
             domains = bench.source_domains()
+            domains = None if domains is None else np.tile(domains, times)
             streams["source"] = VectorStream(features.train, labels, batch_size=BATCH, seed=seed, domains=domains)
         if loss is not None:
             streams["target"] = VectorStream(features.target, None, batch_size=BATCH, seed=seed + 1)
@@ -262,7 +265,10 @@ class FeatureCandidates:
         task.model.cpu().eval()
         return task
 
-    def _answer(self, name: str, started: float, task: Adaptation, features: Cached, backbone: nn.Module) -> Adapted:
+    def _answer(
+        self, name: str, started: float, task: Adaptation, features: Cached, backbone: nn.Module,
+        altered_target: np.ndarray | None = None,
+    ) -> Adapted:  # fmt: skip
         """Each domain under its own statistics in the adapter's norm too; the target's go into the folded head."""
         model = task.model
         adapter: nn.Module = model.backbone
@@ -277,33 +283,31 @@ class FeatureCandidates:
             recalibrate(adapter, rows.split(max(2, min(512, len(rows)))))
             return Affine(*adapter.affine())
 
-        of_source = mapped(features.train[self._as_trained(task)])
-        of_target = of_source if name == SOURCE_ONLY else mapped(features.target)
+        of_source = mapped(features.train[self._as_trained(task, len(features.train))])
+        of_target = of_source if name in (SOURCE_ONLY, BIGAUG) else mapped(features.target)
         held, target = of_source(features.held), of_target(features.target)
         count = sum(p.numel() for p in model.parameters())
         steps = round(STEPS * (parse_method(name).length if is_method(name) else 1))
         found = Adapted(name, time.monotonic() - started, count, target.astype(np.float32), target @ weight.T + bias,
                         held.astype(np.float32), held @ weight.T + bias, steps)  # fmt: skip
+        if altered_target is not None:
+            found.altered_target = np.stack([of_target(rows) for rows in altered_target]).astype(np.float32)
         self.bench.keep(found, self.bench.with_head(backbone, *of_target.fold(weight, bias)))  # type: ignore[arg-type]
         return found
 
-    def _as_trained(self, task: Adaptation) -> np.ndarray:
+    def _as_trained(self, task: Adaptation, count: int) -> np.ndarray:
         """Rows of the source's training features in the mixture of classes that the task learned from."""
         labels = torch.from_numpy(self.source.labels[self.source.train])
         if task.target_weights is None or (task.loss is not None and task.loss.continues):
-            return np.arange(len(labels))
+            return np.arange(count)
         return resample(task.target_weights.cpu()[labels], torch.tensor(0.5)).numpy()
 
     def _finish(
-        self, name: str, started: float, features: Cached, head: tuple[np.ndarray, np.ndarray], backbone: nn.Module,
-        altered_target: np.ndarray | None = None,
-    ) -> Adapted:  # fmt: skip
+        self, name: str, started: float, features: Cached, head: tuple[np.ndarray, np.ndarray], backbone: nn.Module
+    ) -> Adapted:
         weight, bias = head
-        found = Adapted(
-            name, time.monotonic() - started, weight.size + bias.size, features.target,
-            features.target @ weight.T + bias, features.held, features.held @ weight.T + bias,
-            altered_target=altered_target,
-        )  # fmt: skip
+        found = Adapted(name, time.monotonic() - started, weight.size + bias.size, features.target,
+                        features.target @ weight.T + bias, features.held, features.held @ weight.T + bias)  # fmt: skip
         self.bench.keep(found, self.bench.with_head(backbone, weight, bias))  # type: ignore[arg-type]
         return found
 

@@ -86,7 +86,7 @@ class Choice:
     @property
     def lines(self) -> list[str]:
         """For the screen."""
-        return [f"Best by label-free rank: {self.best}.", f"Kept: {self.name}. {self.why}"]
+        return [f"Held against source-only: {self.best}.", f"Kept: {self.name}. {self.why}"]
 
 
 @dataclass(kw_only=True)
@@ -189,7 +189,9 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     name = best if found.keep_adapted else control
     why = found.why
     if keep is not None and keep != name:
-        why = f"asked for by --keep. The evidence alone would have kept {name}: {why}"
+        # Of a candidate the evidence is its own against source-only; another one might have been kept.
+        told = f"would have kept {name}" if keep == control else "does not speak for it"
+        why = f"asked for by --keep. The evidence alone {told}: {why}"
         name = keep
     return Decision(
         name=name,

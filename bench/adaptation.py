@@ -177,7 +177,8 @@ def main() -> None:
                 kept = sum(row["kept"] == "source_only" for row in rows)
                 print(f"alarm, seed {seed}: source-only kept in {kept} of {len(rows)}")
                 continue
-            means.append(tuple(float(np.mean([row[key] for row in rows])) for key in ("value", "source_only")))  # type: ignore[arg-type]
+            value, source_only = (float(np.mean([row[key] for row in rows])) for key in ("value", "source_only"))
+            means.append((value, source_only))
             worst = min(row["value"] - row["source_only"] for row in rows)
             names = list(rows[0]["oracle"])
             print(f"\n{what}, seed {seed}: mean oracle accuracy per method")

@@ -55,8 +55,8 @@ def main() -> None:
     heads = ("step", "SSIM AB", "SSIM BA", "MMD AB", "MMD BA", "div AB", "div BA", "D right")
     print(" ".join(f"{head:>8}" for head in heads))
     print("\n".join(course(report)))
-    heads = ("MMD² was", "MMD² is", "nearer in", "SSIM", "identity", "diversity")
-    print("\n" + " ".join(["        ", *(f"{head:>10}" for head in heads)]))
+    columns = ("MMD² was", "MMD² is", "nearer in", "SSIM", "identity", "diversity")
+    print("\n" + " ".join(["        ", *(f"{column:>10}" for column in columns)]))
     for way, row in report["directions"].items():
         print(
             f"{way:8} {row['mmd2_untranslated']:10.4f} {row['mmd2']:10.4f} {row['nearer']:10.1%} "

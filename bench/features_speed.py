@@ -14,6 +14,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -82,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--data", default="data/hymenoptera", help="folder of pictures below --shared")
-    parser.add_argument("--engines", nargs="+", default=["torch", "openvino", "onnxruntime"])
+    parser.add_argument("--engines", nargs="+", default=["torch", "openvino", "openvino-bf16", "onnxruntime"])
     parser.add_argument("--pictures", type=int, default=96, help="sampled pictures per round")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
@@ -110,7 +111,7 @@ def main() -> None:
         reference, spent = timed(lambda: tutorial(backbone, paths))
         seconds["tutorial"].append(spent)
         for name, features in engines.items():
-            found, spent = timed(lambda run=features: fast(backbone, paths, run, arguments.batch_size))
+            found, spent = timed(partial(fast, backbone, paths, features, arguments.batch_size))
             seconds[name].append(spent)
             worst[name] = min(worst[name], float(cosine(found, reference).min()))
 

@@ -50,8 +50,8 @@ def optimised(
     network: PerceptualNetwork, content: Tensor, style: Tensor, kept: Tensor, steps: int, weight: float | None
 ) -> dict[str, float]:
     """Overflow inside what is kept and the whole picture's Gram loss; freely where no weight is given."""
-    more = {} if weight is None else {"kept": kept, "kept_weight": weight}
-    settings = StyleSettings(perceptual=network, steps=steps, **more)
+    asked = None if weight is None else kept
+    settings = StyleSettings(perceptual=network, steps=steps, kept=asked, kept_weight=weight)
     found = methods.get("gatys")(settings).stylize(content, [(style, 1.0)])
     overflow = float(laplacian_loss(found, content, (1,), kept))
     return {"overflow": overflow, "gram": gram_losses(network, found, style)}

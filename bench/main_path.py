@@ -22,6 +22,8 @@ from typing import Any
 import torch
 
 BACKBONE = "mobilenetv2_100:pad_type=same"
+#: An X-ray fills its picture: nothing of it is cropped away, as ImageNet's preprocessing would.
+SEEN = {"chest_xray": ",crop_pct=1.0"}
 OPTIONS: dict[str, list[str]] = {
     "hymenoptera": [],
     "neu_cls": [],
@@ -33,7 +35,8 @@ def fit(shared: Path, name: str, seed: int, budget: str, extra: list[str]) -> di
     """One `regraft fit` in a fresh process and folder; its report."""
     weights = shared / "weights" / "mobilenetv2_100_timm_same.safetensors"
     with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "regraft", "fit", str(shared / "data" / name), "--backbone", BACKBONE]
+        command = [sys.executable, "-m", "regraft", "fit", str(shared / "data" / name), "--backbone"]
+        command += [BACKBONE + SEEN.get(name, "")]
         command += ["--weights", str(weights), "--budget", budget, "--seed", str(seed), "--runs", runs, "--json"]
         done = subprocess.run([*command, *OPTIONS[name], *extra], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -46,6 +49,7 @@ def tutorial(shared: Path, epochs: int, seed: int) -> dict[str, float]:
     """The tutorial's frozen-backbone loop: seconds and test accuracy at the last and at the best epoch."""
     import timm
     from safetensors.torch import load_file
+    from timm.models import EfficientNet
     from torchvision import datasets, transforms
 
     torch.manual_seed(seed)
@@ -56,11 +60,12 @@ def tutorial(shared: Path, epochs: int, seed: int) -> dict[str, float]:
     )
     plain = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), normalise])
     root = shared / "data" / "hymenoptera"
+    folders = {part: datasets.ImageFolder(str(root / part), how) for part, how in (("train", train), ("val", plain))}
     loaders = {
-        part: torch.utils.data.DataLoader(datasets.ImageFolder(str(root / part), how), batch_size=4, shuffle=True)
-        for part, how in (("train", train), ("val", plain))
+        part: torch.utils.data.DataLoader(pictures, batch_size=4, shuffle=True) for part, pictures in folders.items()
     }
     net = timm.create_model("mobilenetv2_100", pad_type="same")
+    assert isinstance(net, EfficientNet)
     net.load_state_dict(load_file(shared / "weights" / "mobilenetv2_100_timm_same.safetensors"))
     net.requires_grad_(False)
     net.reset_classifier(2)
@@ -77,7 +82,7 @@ def tutorial(shared: Path, epochs: int, seed: int) -> dict[str, float]:
         net.eval()
         with torch.no_grad():
             right = sum(int((net(x).argmax(1) == y).sum()) for x, y in loaders["val"])
-        accuracies.append(right / len(loaders["val"].dataset))
+        accuracies.append(right / len(folders["val"]))
         print(f"tutorial epoch {epoch + 1}: {accuracies[-1]:.4f}, {time.monotonic() - started:.0f} s", flush=True)
     return {"seconds": time.monotonic() - started, "last": accuracies[-1], "best": max(accuracies)}
 

@@ -107,7 +107,7 @@ def main() -> None:
         fronts[name] = [
             (setting, *(statistics.median(column) for column in zip(*rows, strict=True)))
             for setting, rows in sorted(found.items())
-        ]  # type: ignore[misc]
+        ]
         print(f"{name}, {min(count, len(every))} pairs", flush=True)
         for setting, ssim, cosine in fronts[name]:
             print(f"  {setting:5.2f}: SSIM {ssim:.3f}, Gram cosine {cosine:.3f}", flush=True)

@@ -184,3 +184,60 @@ def test_torchvision_download_that_fails_says_what_to_do(monkeypatch: pytest.Mon
     monkeypatch.setattr(torchvision.models, "get_model", offline)
     with pytest.raises(WeightsError, match=r"torchvision/squeezenet1_1 are neither in the cache .*no network"):
         create("torchvision/squeezenet1_1")
+
+
+def test_a_file_s_linear_classifier_is_the_pretrained_head(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    width = create(NAME, pretrained=False).feature_dim
+    weight, bias = torch.randn(9, width), torch.randn(9)
+    save_file({**state, "fc.weight": weight.half(), "fc.bias": bias.half()}, tmp_path / "w.safetensors")
+    head = create(NAME, tmp_path / "w.safetensors").pretrained_head
+    assert head is not None and head.weight.dtype == torch.float32
+    torch.testing.assert_close(head.weight, weight, atol=1e-2, rtol=1e-2)
+    assert not any("pretrained_head" in name for name in create(NAME, tmp_path / "w.safetensors").state_dict())
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {},
+        {"fc.weight": (9, 3), "fc.bias": (9,)},  # of another width
+        {"fc.weight": (9, 0), "fc.bias": (8,)},  # a bias that does not fit
+        {"head.weight": (9, 0), "head.bias": (9,), "head_dist.weight": (9, 0), "head_dist.bias": (9,)},
+    ],
+)
+def test_what_may_be_no_classifier_is_none(
+    tmp_path: Path, state: dict[str, Tensor], rest: dict[str, tuple[int, ...]]
+) -> None:
+    width = create(NAME, pretrained=False).feature_dim
+    made = {name: torch.zeros(*(size or width for size in shape)) for name, shape in rest.items()}
+    save_file({**state, **made}, tmp_path / "w.safetensors")
+    assert create(NAME, tmp_path / "w.safetensors").pretrained_head is None
+
+
+def test_a_classifier_that_is_not_finite_is_none(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    width = create(NAME, pretrained=False).feature_dim
+    broken = torch.zeros(9, width)
+    broken[0, 0] = torch.inf
+    save_file({**state, "fc.weight": broken, "fc.bias": torch.zeros(9)}, tmp_path / "w.safetensors")
+    assert create(NAME, tmp_path / "w.safetensors").pretrained_head is None
+
+
+def test_timm_s_own_weights_bring_their_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    whole = timm.create_model("test_resnet")
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    real = timm.create_model
+
+    def local(model: str, **options: Any) -> Any:
+        if options.get("pretrained"):
+            options["pretrained_cfg_overlay"] = {"file": str(tmp_path / "w.safetensors"), "hf_hub_id": None}
+        return real(model, **options)
+
+    monkeypatch.setattr(timm, "create_model", local)
+    found = create("test_resnet:size=160")
+    assert found.pretrained_head is not None
+    x = torch.rand(2, 3, 160, 160)
+    whole.eval()
+    with torch.no_grad():
+        ours = found.eval()(x).pooled @ found.pretrained_head.weight.T + found.pretrained_head.bias
+        torch.testing.assert_close(ours, whole(found.normalise(x)), rtol=1e-4, atol=1e-4)

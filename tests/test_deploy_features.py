@@ -27,6 +27,7 @@ NETWORKS = [
     "timm/test_efficientnet:pad_type=same,size=64",
     "timm/mobilenetv3_small_050:size=64",
     "torchvision/squeezenet1_1:size=64",
+    "scion:size=64,readout=layers",
 ]
 
 
@@ -140,6 +141,28 @@ def test_an_engine_that_differs_is_left(monkeypatch: pytest.MonkeyPatch, caplog:
     close(found, plain(backbone, pictures(6)))
 
 
+@pytest.mark.parametrize(("error", "engine"), [(0.02, "openvino-bf16"), (0.5, "openvino")])
+def test_half_precision_is_allowed_a_little_error(
+    error: float, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Each feature off by that share of itself, one way or the other; too much of it, and full precision takes over."""
+    require("openvino")
+    backbone = make_backbone("scion:size=64")
+    whole = fast._openvino_engine
+
+    def rough(net: ImageBackbone, batch_size: int) -> Callable[[Tensor], Tensor]:
+        exact = whole(net, batch_size)
+        signs = torch.randn(1, net.feature_dim, generator=torch.Generator().manual_seed(0)).sign()
+        return lambda x: exact(x) * (1 + error * signs)
+
+    monkeypatch.setitem(fast._COMPILERS, "openvino-bf16", rough)
+    features = fast_features(backbone, engine="openvino-bf16", batch_size=4)
+    found = features(pictures(6))
+    assert features.engine == engine
+    if engine == "openvino":
+        close(found, plain(backbone, pictures(6)))
+
+
 def test_a_network_that_cannot_be_translated_stays_with_torch(caplog: pytest.LogCaptureFixture) -> None:
     require("openvino")
     backbone = make_backbone("timm/test_vit")
@@ -155,7 +178,11 @@ def test_a_network_that_cannot_be_translated_stays_with_torch(caplog: pytest.Log
 def test_auto_takes_an_engine_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     require("openvino")
     backbone = make_backbone("timm/test_resnet:size=64")
+    monkeypatch.setattr(fast, "_openvino_has_bf16", lambda: False)
     assert fast_features(backbone, n_pictures=fast.PAYS_FROM - 1).engine == "torch"
+    assert fast_features(backbone, n_pictures=fast.PAYS_FROM).engine == "openvino"
+    monkeypatch.setattr(fast, "_openvino_has_bf16", lambda: True)
+    assert fast_features(backbone, n_pictures=fast.PAYS_FROM, half=True).engine == "openvino-bf16"
     assert fast_features(backbone, n_pictures=fast.PAYS_FROM).engine == "openvino"
     monkeypatch.setattr(fast, "find_spec", lambda name: None if name == "openvino" else "found")
     assert fast_features(backbone).engine == "onnxruntime"

@@ -50,7 +50,7 @@ def probe_accuracy(backbone: ImageBackbone, prepared: Prepared, recalibrate: boo
     def features(indices: np.ndarray) -> np.ndarray:
         return predict(backbone, streams.plain(indices), machine, call=lambda x: backbone(x).pooled).outputs.numpy()
 
-    head = fit_probe(features(known), prepared.labels[known], prepared.folds(known, 0), prepared.n_classes)
+    head = fit_probe(features(known), prepared.labels[known], prepared.folds(known, 0), len(prepared.source.classes))
     return float((head.logits(features(part.test)).argmax(1) == prepared.labels[part.test]).mean())
 
 

@@ -25,7 +25,11 @@ def filled(card: str, cells: dict[str, str]) -> str:
     """The card with those cells replaced; SystemExit for a cell that it does not have."""
     for key, text in cells.items():
         pattern = rf"(<!-- cell:{re.escape(key)} -->).*?(<!-- /cell -->)"
-        card, count = re.subn(pattern, lambda m, t=text: f"{m[1]}{t}{m[2]}", card)
+
+        def put(found: re.Match[str], text: str = text) -> str:
+            return f"{found[1]}{text}{found[2]}"
+
+        card, count = re.subn(pattern, put, card)
         if count != 1:
             raise SystemExit(f"The card has {count} cells {key}; one is needed.")
     return card

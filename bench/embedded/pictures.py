@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import random
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,9 @@ from torch import Tensor
 
 def _decode(source: Path | io.BytesIO, longest_px: int) -> Tensor:
     with Image.open(source) as picture:
-        picture = picture.convert("RGB")
-        picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
-        return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+        pixels = picture.convert("RGB")
+        pixels.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.asarray(pixels).copy()).permute(2, 0, 1)
 
 
 class Pictures:
@@ -97,7 +97,7 @@ def _chosen(count: int, share: float, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) < share
 
 
-def prefetched(make: Callable[[], Tensor], depth: int = 4):  # type: ignore[no-untyped-def]
+def prefetched(make: Callable[[], Tensor], depth: int = 4) -> Iterator[Tensor]:
     """Yield make() for ever, computed ahead in a thread."""
     import queue
     import threading

@@ -19,13 +19,17 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
 from pictures import Pictures, prefetched
 from safetensors.torch import load_file, save_file
+from timm.models import EfficientNet
 from torch import Tensor, nn
 
 from regraft.backbones.scion import Scion
@@ -39,7 +43,9 @@ class Teacher(nn.Module):
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
-        self.net = timm.create_model("mobilenetv2_100", pad_type="same")
+        net = timm.create_model("mobilenetv2_100", pad_type="same")
+        assert isinstance(net, EfficientNet)
+        self.net = net
         self.net.load_state_dict(load_file(weights))
         self.eval().requires_grad_(False)
 
@@ -59,7 +65,7 @@ class FastTeacher:
 
     def __init__(self, teacher: Teacher, batch: int, device: torch.device) -> None:
         self.teacher, self.batch, self.device = teacher.to(device), batch, device
-        self.compiled: dict[int, object] = {}
+        self.compiled: dict[int, Callable[[np.ndarray], Mapping[Any, np.ndarray]]] = {}
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         if self.device.type != "cpu":
@@ -74,7 +80,7 @@ class FastTeacher:
             self.compiled[size] = openvino.Core().compile_model(
                 model, "CPU", {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
             )
-        outputs = self.compiled[size](x.numpy())  # type: ignore[operator]
+        outputs = self.compiled[size](x.numpy())
         return [torch.from_numpy(array.copy()) for array in outputs.values()]
 
 
@@ -152,7 +158,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     teacher = Teacher(args.teacher)
     fast = FastTeacher(teacher, args.batch, device)
-    student = Scion().to(device, memory_format=torch.channels_last)
+    student = Scion().to(device).to(memory_format=torch.channels_last)
     if args.init:
         student.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
     average = torch.optim.swa_utils.AveragedModel(
@@ -190,7 +196,7 @@ def main() -> None:
     norm = (MEAN.to(device), STD.to(device))
     limit_s = args.hours * 3600
 
-    def ready() -> tuple[Tensor, int]:
+    def ready() -> Tensor:
         size = plan(min(1.0, state["elapsed_s"] / limit_s))[1]
         return pictures.batch(args.batch, size, rng)
 

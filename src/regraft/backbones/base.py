@@ -7,13 +7,20 @@ is all that a new one needs; `catalogue.create` and the contract tests find it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from regraft.core.registry import Registry
 from regraft.core.types import Features, InputSpec
+
+
+class PretrainedHead(NamedTuple):
+    """The classifier that came with the weights: weight (S, D) and bias (S,) over pooled features; S source classes."""
+
+    weight: Tensor
+    bias: Tensor
 
 
 class ImageBackbone(nn.Module):
@@ -33,6 +40,8 @@ class ImageBackbone(nn.Module):
         self.recipe: dict[str, Any] = {}
         #: Where the weights came from, for the record: source, licence, hash.
         self.provenance: dict[str, Any] = {}
+        #: What the weights can tell already, where they came with a linear classifier. No part of the network.
+        self.pretrained_head: PretrainedHead | None = None
         for name in ("mean", "std"):
             values = torch.tensor(input_spec.options[name], dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(f"input_{name}", values, persistent=False)

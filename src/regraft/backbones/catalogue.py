@@ -1,12 +1,14 @@
 """From what a person types to a backbone.
 
 `scion` · `mobilenetv2_100` (timm unless only torchvision has it) · `torchvision/squeezenet1_1` ·
-`mobilenetv2_100:pad_type=same,size=192` (options after a colon).
+`mobilenetv2_100:pad_type=same,size=192` (options after a colon). Two options are for every family: `crop_pct`, the part
+of the picture's short side that is seen, and `readout=layers`, all layers as features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import torchvision
 
 from regraft.backbones import embedded, lenet, timm_models, torchvision_models  # noqa: F401  (each registers its family)
 from regraft.backbones.base import ImageBackbone, families
+from regraft.backbones.layers import LayeredBackbone
 from regraft.backbones.weights import load_weights
 from regraft.core.errors import UsageError, unknown_name
 
 EMBEDDED = ("scion",)
+#: Options that every family takes.
+_EVERYWHERE = ("crop_pct", "readout")
 #: Families whose models can be listed; one that another package registers is asked by `family/model` alone.
 LISTED = ("embedded", "small", "timm", "torchvision")
 
@@ -31,19 +36,32 @@ def create(name: str, weights: Path | None = None, *, pretrained: bool = True) -
     Raises UsageError for a name or option that does not exist, WeightsError for weights that cannot be had.
     """
     family, model, options = parse(name)
-    backbone = build(family, model, options, pretrained=pretrained and weights is None)
+    backbone = _bare(family, model, options, pretrained=pretrained and weights is None)
     backbone.recipe["name"] = name
     if weights is not None:
         load_weights(backbone, weights)
-    return backbone
+    return _read(backbone, options)
 
 
 def build(family: str, model: str, options: Mapping[str, Any], *, pretrained: bool) -> ImageBackbone:
     """The same from its parts, as an artifact's manifest holds them; leaves the global random state as it was."""
+    return _read(_bare(family, model, options, pretrained=pretrained), options)
+
+
+def _bare(family: str, model: str, options: Mapping[str, Any], *, pretrained: bool) -> ImageBackbone:
+    """The family's own network, its input as the options say."""
+    own = {key: value for key, value in options.items() if key not in _EVERYWHERE}
     with torch.random.fork_rng(devices=[]):
-        backbone = families.get(family)(model, options, pretrained)
+        backbone = families.get(family)(model, own, pretrained)
     backbone.recipe = {"name": f"{family}/{model}", "family": family, "model": model, "options": dict(options)}
+    if "crop_pct" in options:
+        spec = backbone.input_spec
+        backbone.input_spec = replace(spec, options={**spec.options, "crop_pct": float(options["crop_pct"])})
     return backbone
+
+
+def _read(backbone: ImageBackbone, options: Mapping[str, Any]) -> ImageBackbone:
+    return LayeredBackbone(backbone) if options.get("readout") == "layers" else backbone
 
 
 def parse(name: str) -> tuple[str, str, dict[str, Any]]:
@@ -60,6 +78,14 @@ def parse(name: str) -> tuple[str, str, dict[str, Any]]:
         raise UsageError(
             f"A backbone's size is the input's side in px, a whole number as in {full}:size=192, not {size!r}."
         )
+    crop = options.get("crop_pct", 1.0)
+    if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0.3 <= crop <= 1:
+        raise UsageError(
+            f"crop_pct is the part of the picture's short side that is seen, from 0.3 to 1, as in {full}:crop_pct=1.0, "
+            f"not {crop!r}."
+        )
+    if options.get("readout", "pooled") not in ("pooled", "layers"):
+        raise UsageError(f"readout is pooled or layers, as in {full}:readout=layers, not {options['readout']!r}.")
     prefix, slash, model = full.partition("/")
     if slash and prefix in families:
         if prefix in LISTED and model not in models_of(prefix):

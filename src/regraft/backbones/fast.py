@@ -1,6 +1,7 @@
 """Features of frozen backbones at speed: the quickest engine there is, PyTorch where it does not agree.
 
-Every engine is compared with the plain network on the first batch it sees; what differs is not used.
+Every engine is compared with the plain network on the first batch it sees; what differs is not used. Half precision
+differs a little from full precision by its nature and is asked for less.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Final, Protocol
 
@@ -26,8 +28,9 @@ log = logging.getLogger(__name__)
 #: Below this many pictures an engine's translation and compilation take longer than it saves
 #: (bench/features_speed.py).
 PAYS_FROM: Final = 64
-#: Cosine between fast and plain features, of each of the compared pictures.
+#: Cosine between fast and plain features, of each of the compared pictures; the second in half precision.
 LEAST_COSINE: Final = 0.999
+LEAST_COSINE_HALF: Final = 0.99
 COMPARED: Final = 4
 
 
@@ -38,7 +41,8 @@ class Engine(Protocol):
 
 
 class FastFeatures:
-    """What `fast_features` returns. `engine` names what is in use; it is "eager" after a fallback."""
+    """What `fast_features` returns. `engine` names what is in use; after a fallback "eager", or the same engine in full
+    precision after half precision."""
 
     def __init__(self, engine: str, run: Engine, plain: ImageBackbone, batch_size: int) -> None:
         self.engine = engine
@@ -57,16 +61,22 @@ class FastFeatures:
         if self._plain is None:
             return found
         reference = _torch_engine(self._plain, autocast=False)
-        self._plain = None
+        asked = LEAST_COSINE_HALF if self.engine == HALF else LEAST_COSINE
         least = float(cosine(found[:COMPARED], reference(x[:COMPARED])).min())
-        if not least > LEAST_COSINE:
-            log.warning(
-                "The features of engine %s differ from PyTorch's (cosine %.4f, at least %.3f is asked): "
-                "going on with plain PyTorch, which is slower.", self.engine, least, LEAST_COSINE,
-            )  # fmt: skip
-            self.engine, self._run = "eager", reference
-            found = reference(x)
-        return found
+        if least > asked:
+            self._plain = None
+            return found
+        said = (self.engine, least, asked)
+        if self.engine == HALF:
+            log.info("The features of engine %s have cosine %.4f to PyTorch's, %.2f is asked: full precision.", *said)
+            self.engine, self._run = "openvino", _openvino_engine(self._plain, self.batch_size)
+            return self._checked(x)
+        log.warning(
+            "The features of engine %s differ from PyTorch's (cosine %.4f, at least %.3f is asked): "
+            "going on with plain PyTorch, which is slower.", *said,
+        )  # fmt: skip
+        self.engine, self._run, self._plain = "eager", reference, None
+        return reference(x)
 
 
 def fast_features(
@@ -76,18 +86,20 @@ def fast_features(
     batch_size: int = 32,
     engine: str = "auto",
     n_pictures: int | None = None,
+    half: bool = False,
 ) -> FastFeatures:
     """A function from uint8 pictures (N, 3, h, w) to features float32 (N, D); `backbone` stays as it is.
 
-    engine: "torch" (channels-last, batch norm folded; bf16 on GPUs that have it), "openvino", "onnxruntime"
-    (both on the CPU only), or "auto": on a CPU OpenVINO, else ONNX Runtime, where one is installed and n_pictures
-    (None = many) pay for its compilation; else torch. A network that cannot be translated stays with torch, and the
-    log says so. Raises UsageError for an unknown engine, MissingExtraError for one that is not installed.
+    engine: "torch" (channels-last, batch norm folded; bf16 on GPUs that have it), "openvino", "openvino-bf16",
+    "onnxruntime" (these on the CPU only), or "auto": on a CPU OpenVINO, in bf16 where the processor has it and `half`
+    is allowed, else ONNX Runtime, where one is installed and n_pictures (None = many) pay for its compilation; else
+    torch. A network that cannot be translated stays with torch, and the log says so. Raises UsageError for an unknown
+    engine, MissingExtraError for one that is not installed.
     """
     device = torch.device(device)
     if engine not in ENGINES:
         raise unknown_name("feature engine", engine, ENGINES)
-    chosen = _choose(device, n_pictures) if engine == "auto" else engine
+    chosen = _choose(device, n_pictures, half) if engine == "auto" else engine
     plain = copy.deepcopy(backbone).eval().requires_grad_(False)
     if chosen != "torch":
         if device.type != "cpu":
@@ -101,7 +113,7 @@ def fast_features(
     plain = plain.to(device)
     folded = copy.deepcopy(plain)
     fold_batch_norm(folded)
-    return FastFeatures("torch", _torch_engine(folded, autocast=device.type == "cuda"), plain, batch_size)
+    return FastFeatures("torch", _torch_engine(folded, autocast=half and device.type == "cuda"), plain, batch_size)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -110,10 +122,18 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(both_zero, 1.0, F.cosine_similarity(a, b, dim=1))
 
 
-def _choose(device: torch.device, n_pictures: int | None) -> str:
+def _choose(device: torch.device, n_pictures: int | None, half: bool) -> str:
     if device.type != "cpu" or (n_pictures is not None and n_pictures < PAYS_FROM) or not find_spec("onnx"):
         return "torch"
-    return next((engine for engine in ("openvino", "onnxruntime") if find_spec(engine)), "torch")
+    found = next((engine for engine in ("openvino", "onnxruntime") if find_spec(engine)), "torch")
+    return HALF if found == "openvino" and half and _openvino_has_bf16() else found
+
+
+def _openvino_has_bf16() -> bool:
+    """Whether OpenVINO finds bf16 instructions in this processor."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _torch_engine(net: ImageBackbone, *, autocast: bool) -> Engine:
@@ -130,7 +150,7 @@ def _torch_engine(net: ImageBackbone, *, autocast: bool) -> Engine:
     return run
 
 
-def _openvino_engine(net: ImageBackbone, batch_size: int) -> Engine:
+def _openvino_engine(net: ImageBackbone, batch_size: int, precision: str = "f32") -> Engine:
     try:
         import onnx  # noqa: F401  (the translation needs it)
         import openvino
@@ -143,6 +163,7 @@ def _openvino_engine(net: ImageBackbone, batch_size: int) -> Engine:
         {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,  # its own choice is bf16 where the processor has it
             "ENABLE_CPU_PINNING": False,  # the decoding threads want the same cores
         },
     )
@@ -181,8 +202,11 @@ def _padded(run: Callable[[np.ndarray], np.ndarray], batch_size: int) -> Engine:
     return padded
 
 
+#: The engine in half precision.
+HALF: Final = "openvino-bf16"
 _COMPILERS: Final[dict[str, Callable[[ImageBackbone, int], Engine]]] = {
     "openvino": _openvino_engine,
+    HALF: partial(_openvino_engine, precision="bf16"),
     "onnxruntime": _onnxruntime_engine,
 }
 ENGINES: Final = ("auto", "torch", *_COMPILERS)

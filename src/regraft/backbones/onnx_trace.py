@@ -195,6 +195,10 @@ def _mean(t: _Translation, node: Node, x: Any, dims: Any = None, keepdim: bool =
     return t.add("ReduceMean", [x, t.integers(list(axes))], keepdims=int(keepdim))
 
 
+def _largest(t: _Translation, node: Node, x: Any, dims: Sequence[int] = (), keepdim: bool = False) -> str:
+    return t.add("ReduceMax", [x, t.integers(list(dims or range(len(_shape(x)))))], keepdims=int(keepdim))
+
+
 def _add(kind: str) -> Callable[..., str]:
     def translate(t: _Translation, node: Node, x: Any, y: Any, alpha: float = 1) -> str:
         return t.add(kind, [x, y if alpha == 1 else t.add("Mul", [y, alpha])])
@@ -250,6 +254,8 @@ _OPERATORS: Final[dict[str, Callable[..., str]]] = {
     "aten.avg_pool2d": _average_pool,
     "aten._adaptive_avg_pool2d": _adaptive_pool,
     "aten.mean": _mean,
+    "aten.amax": _largest,
+    "aten.sqrt": _simple("Sqrt"),
     "aten.add": _add("Add"),
     "aten.sub": _add("Sub"),
     "aten.mul": _simple("Mul"),

@@ -11,7 +11,7 @@ from timm.data import resolve_data_config
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from regraft.backbones.base import ImageBackbone, families
+from regraft.backbones.base import ImageBackbone, PretrainedHead, families
 from regraft.core.errors import UsageError, WeightsError
 from regraft.core.types import Features, InputSpec
 
@@ -59,13 +59,25 @@ def _create(model: str, options: Mapping[str, Any], pretrained: bool) -> nn.Modu
     return net
 
 
+def _create_pretrained(model: str, options: Mapping[str, Any]) -> tuple[nn.Module, PretrainedHead | None]:
+    """The network without its classifier, and that, where it is one linear layer."""
+    net: Any = timm.create_model(model, pretrained=True, **options)
+    last = net.get_classifier()
+    head = None
+    if isinstance(last, nn.Linear) and last.bias is not None:
+        head = PretrainedHead(last.weight.detach().clone(), last.bias.detach().clone())
+    net.reset_classifier(0)
+    assert isinstance(net, nn.Module)
+    return net, head
+
+
 @families.register("timm")
 def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBackbone:
     """A timm model name, options handed to `timm.create_model`; `size` sets another input side in px."""
     options = dict(options)
     size = options.pop("size", None)
     try:
-        net = _create(model, options, pretrained)
+        net, head = _create_pretrained(model, options) if pretrained else (_create(model, options, False), None)
     except TypeError as error:
         raise UsageError(f"timm's {model} does not take these options ({dict(options)}): {error}.") from error
     except (OSError, RuntimeError, ValueError) as error:
@@ -85,6 +97,8 @@ def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBack
         },
     )
     backbone = TimmBackbone(net, model, options, spec)
+    if head is not None and head.weight.shape[1] == backbone.feature_dim:
+        backbone.pretrained_head = head
     described: Any = getattr(net, "pretrained_cfg", None) or {}
     backbone.provenance = {
         "source": f"timm/{described.get('architecture', model)}" if pretrained else "none",

@@ -8,7 +8,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from regraft.backbones.base import ImageBackbone, families, groups_by_prefix
+from regraft.backbones.base import ImageBackbone, PretrainedHead, families, groups_by_prefix
 from regraft.backbones.timm_models import missing_download
 from regraft.core.errors import UsageError, unknown_name
 from regraft.core.types import Features, InputSpec
@@ -20,8 +20,9 @@ class TorchvisionBackbone(ImageBackbone):
     """pooled: what the removed classifier saw, (N, D); maps: the outputs of the feature stages, if it has any."""
 
     def __init__(self, net: nn.Module, model: str, options: Mapping[str, Any], input_spec: InputSpec) -> None:
-        width = _behead(net)
+        width, last = _behead(net)
         super().__init__(input_spec, width)
+        self.last = (last,)  # in a tuple, so that it is no part of the network
         self.net = net
         self.model = model
         self.options = dict(options)
@@ -53,25 +54,26 @@ class TorchvisionBackbone(ImageBackbone):
         self.net = net
 
 
-def _behead(net: nn.Module) -> int:
-    """Replace the last classifier layer by what leaves its input as it is; return the input's width."""
+def _behead(net: nn.Module) -> tuple[int, nn.Linear | None]:
+    """Replace the last classifier layer by what leaves its input as it is; the input's width, and the layer where it
+    was linear."""
     for name in ("fc", "classifier", "heads", "head"):
         child = getattr(net, name, None)
         if isinstance(child, nn.Linear):
             setattr(net, name, nn.Identity())
-            return child.in_features
+            return child.in_features, child
         if isinstance(child, nn.Sequential):
             layers = list(child.named_children())
             for index in range(len(layers) - 1, -1, -1):
                 inner, layer = layers[index]
                 if isinstance(layer, nn.Linear):
                     setattr(child, inner, nn.Identity())
-                    return layer.in_features
+                    return layer.in_features, layer
                 if isinstance(layer, nn.Conv2d):  # SqueezeNet: convolution, ReLU, pooling; only the pooling stays
                     for later, module in layers[index:]:
                         if not isinstance(module, nn.AdaptiveAvgPool2d):
                             setattr(child, later, nn.Identity())
-                    return layer.in_channels
+                    return layer.in_channels, None
     raise UsageError(
         f"torchvision's {type(net).__name__} has no classifier that can be taken off: use a classification model."
     )
@@ -109,5 +111,9 @@ def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBack
     side = int(size or crop)
     spec = InputSpec("image", (3, side, side), {**IMAGENET, "interpolation": mode, "crop_pct": min(1.0, crop / resize)})
     backbone = TorchvisionBackbone(net, model, options, spec)
+    (last,) = backbone.last
+    if weights is not None and last is not None and last.bias is not None:
+        backbone.pretrained_head = PretrainedHead(last.weight.detach().clone(), last.bias.detach().clone())
+    backbone.last = (None,)
     backbone.provenance = {"source": f"torchvision/{weights}" if weights else "none", "licence": "BSD-3-Clause (code)"}
     return backbone

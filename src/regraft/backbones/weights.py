@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from regraft.backbones.base import ImageBackbone
+from regraft.backbones.base import ImageBackbone, PretrainedHead
 from regraft.core.errors import WeightsError
 from regraft.core.files import sha256_file
 
@@ -72,4 +72,21 @@ def load_weights(backbone: ImageBackbone, path: Path) -> None:
             "name the backbone that the file was made for."
         )
     net.load_state_dict({k: tensors[k].to(v.dtype) if k in tensors else v for k, v in own.items()})
+    backbone.pretrained_head = _classifier({k: v for k, v in tensors.items() if k not in own}, backbone.feature_dim)
     backbone.provenance = {"source": "file", "file": path.name, "sha256": sha256_file(path)}
+
+
+def _classifier(rest: dict[str, Tensor], width: int) -> PretrainedHead | None:
+    """The one linear layer over pooled features of that width among tensors that the network has no place for.
+
+    With several (distilled transformers have two) none is known to be the classifier.
+    """
+    found = [
+        (weight, rest[name.removesuffix("weight") + "bias"])
+        for name, weight in rest.items()
+        if name.endswith("weight") and weight.ndim == 2 and weight.shape[1] == width
+        and rest.get(name.removesuffix("weight") + "bias", weight).shape == weight.shape[:1]
+    ]  # fmt: skip
+    if len(found) != 1 or not all(x.isfinite().all() for x in found[0]):
+        return None
+    return PretrainedHead(found[0][0].float(), found[0][1].float())

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
 
 from regraft.core.errors import UsageError
-from regraft.engine.fabric import Fabric, seed_everything
+from regraft.engine.fabric import Autocast, Fabric, seed_everything
 from regraft.engine.memory import keep_freed_memory
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS = ("fp32", "bf16", "fp16")
+#: Those that are computed by autocast, by Fabric's names.
+AUTOCAST: Final[dict[str, Literal["bf16-mixed", "16-mixed"]]] = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def launch(
     fabric = Fabric(
         accelerator="gpu" if kind == "cuda" else kind,
         devices=devices,
-        precision=PRECISIONS[chosen],  # type: ignore[arg-type]
+        plugins=[Autocast(AUTOCAST[chosen], kind)] if chosen in AUTOCAST else None,
         strategy="ddp" if devices > 1 else "auto",
     )
     fabric.launch()

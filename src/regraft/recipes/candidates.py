@@ -29,7 +29,7 @@ from regraft.recipes.config import FitConfig
 from regraft.recipes.listener import Listener
 from regraft.recipes.objective import Objective
 from regraft.recipes.pictures import Prepared, Streams
-from regraft.strategies import ProbeHead, strategies
+from regraft.strategies import KnownClasses, ProbeHead, strategies
 from regraft.tasks.linear import LinearTask
 
 #: Base rates for AdamW at a batch of 32; a batch of n takes sqrt(n / 32) of it.
@@ -94,16 +94,23 @@ class Workbench:
         self.backbone, self.machine, self.run, self.listener = backbone, machine, run, listener
         self.streams = Streams(prepared, backbone.input_spec, config)
         self.writer: Any = None
-        self._quick: FastFeatures | None = None
+        self._quick: dict[bool, FastFeatures] = {}
         if config.tensorboard and machine.is_first:
             self.writer = _tensorboard(run.path / "tensorboard")
 
-    def quick(self, n_pictures: int) -> FastFeatures:
-        """The pretrained backbone's features by the fastest engine that agrees with it; built once."""
-        if self._quick is None:
+    def quick(self, n_pictures: int, *, half: bool) -> FastFeatures:
+        """The pretrained backbone's features by the fastest engine that agrees with it; each is built once."""
+        if half not in self._quick:
             device = self.machine.device.type
-            self._quick = fast_features(self.backbone, device=device, batch_size=32, n_pictures=n_pictures)
-        return self._quick
+            self._quick[half] = fast_features(
+                self.backbone, device=device, batch_size=32, n_pictures=n_pictures, half=half
+            )
+        return self._quick[half]
+
+    def use(self, backbone: ImageBackbone) -> None:
+        """From now on every candidate has this backbone."""
+        self.backbone = backbone
+        self._quick.clear()
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         return self.prepared.labels[indices]
@@ -112,7 +119,9 @@ class Workbench:
         """A head for these pictures' features; `like` fixes the kind and strength that were picked before."""
         settings = None if like is None else ((like.kind, like.strength),)
         folds = self.prepared.folds(indices, self.config.seed)
-        return self.objective.solve(features, self.labels(indices), folds, settings)
+        theirs = self.backbone.pretrained_head
+        known = None if theirs is None else KnownClasses(theirs.weight.numpy(), theirs.bias.numpy())
+        return self.objective.solve(features, self.labels(indices), folds, settings, known)
 
     def probe_candidate(self, logits: np.ndarray, indices: np.ndarray, seconds: float) -> Candidate:
         """The probe's standing on validation pictures."""

@@ -45,8 +45,14 @@ def choose(rounds: Sequence[Mapping[str, Candidate]], metric: str, losses_of: Lo
     values = {name: sign * float(np.mean([r[name].value for r in rounds])) for name in names}
     kept = names[0]
     for name in names[1:]:
-        gain = losses[kept] - losses[name]
-        error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
-        if gain.mean() > max(error, ROUNDING) and values[name] >= values[kept]:
+        if lower_by_an_error(losses[name], losses[kept]) and values[name] >= values[kept]:
             kept = name
     return kept
+
+
+def lower_by_an_error(losses: np.ndarray, others: np.ndarray) -> bool:
+    """Whether losses (N,) are lower than `others` of the same samples by more than one standard error of the mean
+    difference."""
+    gain = others - losses
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+    return bool(gain.mean() > max(error, ROUNDING))

@@ -28,14 +28,19 @@ class CountedStream(Stream, Protocol):
     def samples(self) -> int: ...
 
 
-def extract_features(bench: Workbench, indices: np.ndarray, kept: Path) -> np.ndarray:
-    """Pooled features (N, D) float32 of these pictures, in their order, with the weights' own preprocessing."""
+def extract_features(bench: Workbench, indices: np.ndarray, kept: Path, *, half: bool = True) -> np.ndarray:
+    """Pooled features (N, D) float32 of these pictures, in their order, with the weights' own preprocessing.
+
+    half: whether they may be computed in half precision, which is quicker; not where a model is measured that will
+    compute in full precision.
+    """
     if kept.is_file():
         cached = load_file(kept)
         if cached["indices"].tolist() == indices.tolist():
             return cached["features"].numpy()
     stream = bench.streams.plain(indices)
-    features = features_of(bench.backbone, stream, bench.machine, bench.listener, "Features", bench.quick(len(indices)))
+    quick = bench.quick(len(indices), half=half)
+    features = features_of(bench.backbone, stream, bench.machine, bench.listener, "Features", quick)
     if bench.machine.is_first:
         with replacing(kept) as temporary:
             save_file({"features": torch.from_numpy(features), "indices": torch.from_numpy(indices)}, temporary)

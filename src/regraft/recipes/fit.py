@@ -16,6 +16,7 @@ import numpy as np
 
 from regraft.backbones import create
 from regraft.backbones.catalogue import parse
+from regraft.backbones.layers import LayeredBackbone, with_layers
 from regraft.core.environment import command_line, describe
 from regraft.core.errors import RegraftError, UsageError
 from regraft.core.files import read_json, write_json
@@ -24,7 +25,7 @@ from regraft.data.split import Round
 from regraft.engine import Machine, launch
 from regraft.recipes.budget import REFIT_COST, Clock, Schedule, schedule
 from regraft.recipes.candidates import Candidate, Workbench
-from regraft.recipes.choice import choose
+from regraft.recipes.choice import choose, lower_by_an_error
 from regraft.recipes.config import FitConfig
 from regraft.recipes.features import extract_features
 from regraft.recipes.kinds import objective_of
@@ -35,6 +36,9 @@ from regraft.recipes.pictures import Prepared, prepare
 from regraft.strategies import ProbeHead
 
 log = logging.getLogger(__name__)
+
+#: With more pictures than this the last layer's features are taken unasked: a head over all layers takes minutes then.
+MOST_FOR_LAYERS = 3000
 
 
 def run_fit(
@@ -137,14 +141,15 @@ class _Fitting:
     clock: Clock
     plan: Schedule | None = None
     first: dict[str, Any] = field(default_factory=dict)
+    #: The probe of the one round's training part, where choosing the features has solved it already.
+    of_training: ProbeHead | None = None
 
     def everything(self) -> None:
         bench = self.bench
         rounds = bench.prepared.splits.rounds
         several = len(rounds) > 1
         known = np.unique(np.concatenate([np.concatenate([r.train, r.val]) for r in rounds]))
-        features = self._features(known, "choose")
-        head = self._first_answer(features, known)
+        features, head = self._readout(rounds, known)
         self._schedule(rounds)
         results = [self._round(r, part, features) for r, part in enumerate(rounds)]
         best = choose([r.candidates for r in results], bench.metric, bench.objective.losses)
@@ -171,10 +176,55 @@ class _Fitting:
 
     # ---- the parts ----------------------------------------------------------------------------------------------
 
-    def _features(self, indices: np.ndarray, name: str) -> np.ndarray:
+    def _readout(self, rounds: tuple[Round, ...], known: np.ndarray) -> tuple[np.ndarray, ProbeHead]:
+        """Features of the known pictures and the probe on them, of the last layer or of all, whichever serves better.
+
+        Both are there after one pass over the pictures; the training part alone decides, so validation still judges
+        what was chosen. With folds every picture is a test picture in turn, and the last layer's are taken.
+        """
+        bench = self.bench
+        narrow = bench.backbone
+        if isinstance(narrow, LayeredBackbone):
+            raw = self._features(known, "choose")
+            features = np.zeros_like(raw)
+            features[known] = narrow.scale_by(raw[known])
+            bench.use(narrow)
+            return features, self._first_answer(features, known)
+        few = len(rounds) == 1 and len(known) <= MOST_FOR_LAYERS
+        asked = "readout" in bench.backbone.recipe.get("options", {})
+        wide = with_layers(narrow) if few and not asked else None
+        if wide is None:
+            features = self._features(known, "choose")
+            return features, self._first_answer(features, known)
+        bench.use(wide)
+        raw = self._features(known, "choose")
+        bench.use(narrow)
+        pooled = np.ascontiguousarray(raw[:, : narrow.feature_dim])
+        head = self._first_answer(pooled, known)
+        train = rounds[0].train
+        layered = np.zeros_like(raw)
+        layered[known] = wide.scale_by(raw[known])
+        labels = bench.labels(train)
+        narrow_head = bench.probe(pooled[train], train)
+        bench.use(wide)
+        wide_head = bench.probe(layered[train], train)
+        of_last, of_all = (bench.objective.losses(h.out_of_fold, labels) for h in (narrow_head, wide_head))
+        self.of_training = wide_head
+        if lower_by_an_error(of_all, of_last):
+            bench.listener.say(
+                f"All layers serve better than the last one (loss out of fold {of_last.mean():.3f} → "
+                f"{of_all.mean():.3f}): they are the features from here."
+            )
+            return layered, bench.probe(layered[known], known)
+        self.of_training = narrow_head
+        bench.use(narrow)
+        return pooled, head
+
+    def _features(self, indices: np.ndarray, name: str, *, half: bool = True) -> np.ndarray:
         """Pooled features of all usable pictures in their numbering; rows outside `indices` stay zero."""
         bench = self.bench
-        rows = extract_features(bench, indices, bench.run.path / "work" / f"features-{name}.safetensors")
+        kept = bench.run.path / "work" / f"features-{name}.safetensors"
+        rows = extract_features(bench, indices, kept, half=half)
         whole = np.zeros((len(bench.prepared.labels), rows.shape[1]), dtype=np.float32)
         whole[indices] = rows
         return whole
@@ -202,6 +252,15 @@ class _Fitting:
             "interval": [estimate.low, estimate.high],
             "how": f"probe ({head.kind}), cross-validated on {len(known)} pictures",
         }
+        if head.source_classes:
+            of = ", ".join(
+                f"{name} as {source}"
+                for name, source in zip(bench.prepared.source.classes, head.source_classes, strict=True)
+            )
+            bench.listener.say(
+                f"The weights' own classifier knows classes like these, by their numbers there: {of}. If they are the "
+                "very same, the pretraining may have seen such pictures with their labels."
+            )
         value, low, high = (
             bench.objective.shown(bench.metric, number) for number in (estimate.value, estimate.low, estimate.high)
         )
@@ -256,7 +315,7 @@ class _Fitting:
     def _round(self, index: int, part: Round, features: np.ndarray) -> RoundResult:
         """All candidates of one round, judged on its validation pictures."""
         bench = self.bench
-        head = bench.probe(features[part.train], part.train)
+        head = self.of_training or bench.probe(features[part.train], part.train)
         candidates: dict[str, Candidate] = {}
         if "probe" in bench.config.strategies or self.plan is None or self.plan.epochs == 0:
             logits = head.logits(features[part.val])
@@ -324,7 +383,7 @@ class _Fitting:
                     label=f"{name}, refit",
                 )
                 self.clock.keep()
-        test_features = self._features(part.test, "test")
+        test_features = self._features(part.test, "test", half=False)
         own, solved_on = (head, both) if refit else (result.head, part.train)
         tasks: dict[str, Any] = {}
         for name in result.candidates:

@@ -17,7 +17,7 @@ from regraft.backbones.base import ImageBackbone
 from regraft.data.source import Source
 from regraft.measure.bootstrap import Interval
 from regraft.recipes.config import FitConfig
-from regraft.strategies import ProbeHead
+from regraft.strategies import KnownClasses, ProbeHead
 from regraft.tasks.linear import LinearTask
 
 
@@ -82,8 +82,9 @@ class Objective(Protocol):
         labels: np.ndarray,
         folds: np.ndarray,
         settings: tuple[tuple[str, float], ...] | None = None,
+        known: KnownClasses | None = None,
     ) -> ProbeHead:
-        """The probe on features (N, D)."""
+        """The probe on features (N, D). known: the classifier that came with the weights, of no use for numbers."""
         ...
 
     def task(self, backbone: ImageBackbone, config: FitConfig, labels: np.ndarray | None) -> LinearTask:

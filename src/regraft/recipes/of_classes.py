@@ -22,7 +22,7 @@ from regraft.recipes.candidates import selection_score, softmax
 from regraft.recipes.choice import class_losses
 from regraft.recipes.config import FitConfig
 from regraft.recipes.objective import Judged
-from regraft.strategies import ProbeHead, fit_probe
+from regraft.strategies import KnownClasses, ProbeHead, fit_probe
 from regraft.tasks.classification import Classification, balanced_weights
 
 
@@ -66,8 +66,9 @@ class ClassObjective:
         labels: np.ndarray,
         folds: np.ndarray,
         settings: tuple[tuple[str, float], ...] | None = None,
+        known: KnownClasses | None = None,
     ) -> ProbeHead:
-        return fit_probe(features, labels, folds, self.outputs, settings=settings)
+        return fit_probe(features, labels, folds, self.outputs, settings=settings, known=known)
 
     def task(self, backbone: ImageBackbone, config: FitConfig, labels: np.ndarray | None) -> Classification:
         weights = None

@@ -23,7 +23,7 @@ from regraft.measure.verdict import format_number, format_value, number_alarms
 from regraft.recipes.candidates import LOSS_SHARE
 from regraft.recipes.config import FitConfig
 from regraft.recipes.objective import Judged
-from regraft.strategies import ProbeHead, fit_number_probe
+from regraft.strategies import KnownClasses, ProbeHead, fit_number_probe
 from regraft.tasks.regression import Regression, element_losses
 
 
@@ -67,6 +67,7 @@ class NumberObjective:
         labels: np.ndarray,
         folds: np.ndarray,
         settings: tuple[tuple[str, float], ...] | None = None,
+        known: KnownClasses | None = None,
     ) -> ProbeHead:
         return fit_number_probe(features, labels, folds, settings=settings)
 

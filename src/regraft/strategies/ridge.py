@@ -22,7 +22,7 @@ Setting = tuple[str, float]
 Solution = tuple[Array, Array]
 
 #: Ridge strengths relative to the mean eigenvalue of the features' Gram matrix.
-RIDGE = (0.001, 0.01, 0.1, 1.0, 10.0)
+RIDGE = (0.001, 0.01, 0.1, 1.0, 3.0, 10.0)
 
 
 def standardised(features: NDArray[np.float32]) -> tuple[Array, float, Array]:

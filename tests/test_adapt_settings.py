@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageChops
 
 from conftest import Shell
 from regraft.core.artifact import read_manifest
@@ -83,6 +84,34 @@ def test_the_source_altered_by_chance_is_a_candidate_that_sees_no_target(
     assert found[0]["BigAug"]["oracle"] > 0.7  # chance: 0.25
     # The same model on either target: of the held-out source it says the same.
     assert found[0]["BigAug"]["source_accuracy"] == found[1]["BigAug"]["source_accuracy"] > 0.7
+
+
+def test_a_target_that_was_taken_otherwise_is_recognised(shell: Shell, tmp_path: Path) -> None:
+    """Bright and dark squares in negative, where each looks like the other: aligning the domains makes it worse, and
+    most validators like that; held-out source pictures in negative say what is right."""
+    draw = np.random.default_rng(0)
+    for name, level in (("bright", 220), ("dark", 10)):
+        for part in ("source", "target"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(30):
+                pixels = draw.integers(70, 110, (64, 64, 3))
+                y, x = draw.integers(4, 36, 2)
+                pixels[y : y + 24, x : x + 24] = level + draw.integers(-10, 10)
+                picture = Image.fromarray(pixels.astype(np.uint8))
+                picture = ImageChops.invert(picture) if part == "target" else picture
+                picture.save(tmp_path / part / name / f"{number}.png")
+    target = tmp_path / "target"
+    report = adapted(shell, tmp_path / "source", target, "--method", "AdaBN,acquisition", "--oracle", target)
+    assert report["kept"] == "adapted" and report["chosen"] == "acquisition" and "negative" in report["why"]
+    found = {c["method"]: c["oracle"] for c in report["candidates"]}
+    assert found["acquisition"] > 0.9 and max(found["source-only"], found["AdaBN"]) < 0.6
+    assert {v["name"]: v["side"] for v in report["validators"]}["simulated target"] == "adapted"
+    assert report["value"] == found["acquisition"]
+
+
+def test_a_target_that_no_alteration_explains_has_no_such_candidate(domains: dict[str, Path], shell: Shell) -> None:
+    report = adapted(shell, domains["four"], domains["four"], "--method", "AdaBN,acquisition")
+    assert [c["method"] for c in report["candidates"]][2:] == ["AdaBN"]
 
 
 def test_a_candidate_that_is_asked_for_is_handed_over_with_the_evidence_against_it(

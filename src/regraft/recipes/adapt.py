@@ -25,7 +25,7 @@ from regraft.core.files import read_json, write_json
 from regraft.core.rundir import artifact_of
 from regraft.deploy.packing import unpack
 from regraft.engine import launch
-from regraft.recipes.adapt_altered import BIGAUG, RESTYLE
+from regraft.recipes.adapt_altered import ACQUISITION, BIGAUG, RESTYLE
 from regraft.recipes.adapt_answers import Adapted
 from regraft.recipes.adapt_candidates import SOURCE_ONLY, AdaptBench
 from regraft.recipes.adapt_choice import chosen_validators, decide, ranked
@@ -93,7 +93,7 @@ def run_adapt(
         )  # fmt: skip
     target = read_unlabelled(config.target, max_bad=config.max_bad, progress=look)
     model, classes, backbone_name = _start(config, source)
-    _check_priors(config, methods, pretrained=bool(model.backbone.provenance))
+    _check_priors(config, pretrained=bool(model.backbone.provenance))
     oracle = None
     if config.oracle is not None:
         oracle = read_oracle(config.oracle, classes, max_bad=config.max_bad, keep_unknown=config.setting == "open")
@@ -111,7 +111,7 @@ def run_adapt(
 def method_names(config: AdaptConfig) -> tuple[str, ...]:
     """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
     several = config.table is None and len(config.source) > 1
-    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING, RESTYLE, BIGAUG}
+    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING, RESTYLE, BIGAUG, ACQUISITION}
     auto = (*(AUTO_OPEN if config.setting == "open" else AUTO), *(FOR_SEVERAL if several else ()))
     names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
     for name in names:
@@ -136,9 +136,9 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
     return tuple(alone)
 
 
-def _check_priors(config: AdaptConfig, methods: tuple[str, ...], *, pretrained: bool) -> None:
+def _check_priors(config: AdaptConfig, *, pretrained: bool) -> None:
     """UsageError where a method that corrects a head on cached features would have none."""
-    asked = [n for n in methods if n in (*PRIORS, RESTYLE, BIGAUG)]
+    asked = [n for n in config.methods if n in (*PRIORS, RESTYLE, BIGAUG, ACQUISITION)]
     if asked and (config.tune == "network" or not pretrained):
         why = "--tune network" if config.tune == "network" else f"{config.backbone}, which has no pretrained weights"
         raise UsageError(
@@ -229,6 +229,9 @@ class _Adapting:
                 candidates.append(self._done(stage.restyled()))
             elif name == BIGAUG:
                 candidates.append(self._done(stage.stacked()))
+            elif name == ACQUISITION:
+                acquired = stage.acquired()
+                candidates += [] if acquired is None else [self._done(acquired)]
             elif name in PRIORS:
                 candidates.append(self._done(stage.corrected(name)))
             elif is_method(name) or name == WEIGHTING:

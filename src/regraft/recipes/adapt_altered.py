@@ -14,6 +14,10 @@ from regraft.data.stream import PictureStream
 
 #: The names of the candidates: in the target's style, and altered by chance (Zhang et al. 2020, arXiv:1906.03347).
 RESTYLE, BIGAUG = "restyle", "BigAug"
+#: The name of the candidate that learns from pictures altered as the target seems to have been taken.
+ACQUISITION = "acquisition"
+#: Of the source, so many pictures are altered in the search for that.
+SEARCHED = 64
 #: Of the target, so many pictures lend their style.
 PARTNERS = 64
 #: So many times each picture is altered by chance.

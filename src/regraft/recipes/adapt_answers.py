@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from regraft.adaptation.acquisition import Simulated
 from regraft.core.files import read_json, replacing, write_json
 from regraft.core.types import DomainView
 from regraft.tasks.linear import LinearTask
@@ -21,7 +22,8 @@ class Adapted:
 
     prior: the class shares (K,) of the target that its answers there assume, where it does assume some. altered_target:
     features (C, M, D) of the target's pictures altered as the candidate's own training pictures were, where they were:
-    reverse validation does to the target what was done to the source.
+    reverse validation does to the target what was done to the source. simulated: of a candidate whose held-out source
+    pictures were altered as the target's are, what they say about it and about source-only; not kept on disk.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Adapted:
     steps: int = 0
     prior: np.ndarray | None = None
     altered_target: np.ndarray | None = None
+    simulated: Simulated | None = None
 
     def reversed(self) -> tuple[np.ndarray, np.ndarray]:
         """What a head of the reverse way learns from: features (N, D) of the target and the answers (N, K) for them."""
@@ -63,7 +66,7 @@ def write_answers(folder: Path, found: Adapted, model: LinearTask) -> None:
     save_arrays(folder / "answers.safetensors", arrays)
     write_json(
         folder / "result.json",
-        {k: v for k, v in found.__dict__.items() if not isinstance(v, np.ndarray) and v is not None},
+        {k: v for k, v in found.__dict__.items() if isinstance(v, str | int | float)},
     )
     for path in (folder / "checkpoints").glob("*"):
         path.unlink()

@@ -6,7 +6,7 @@ Nothing here is given an oracle. `Choice`, for classes `Decision`, holds all tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ from regraft.recipes.adapt_setting import Setting, family, look, peers
 #: The ensemble's own voice: how often a candidate answers as the other adapted ones do. Scores that a method maximises
 #: itself (entropy, infomax) cannot be fooled by it alone.
 AGREEMENT = "agreement"
+#: What held-out source pictures say that were altered as the target's are; it decides alone where there are such.
+SIMULATED = "simulated target"
 #: Validators that choose unless told; source accuracy says nothing of the target, so it only has a column.
 CHOOSING = ("infomax", "SND", "BNM", "DEV", "entropy", AGREEMENT)
 #: Those of them that choose where the target has other classes: the rest ask for sure answers, and a model that is sure
@@ -135,7 +137,9 @@ def _score(bench: AdaptBench, candidates: list[Adapted]) -> _Scored:
     setting = look(setting_name, candidates, labels)
     views = {c.name: setting.views(c) for c in candidates}
     scores = {c: {v: tool.score(*views[c]) for v, tool in tools.items()} for c in views}
-    challengers = [c for c in views if c not in {SOURCE_ONLY, PROBE}]
+    # A candidate that can be tried on a likeness of the target is judged by that: no other evidence is as near.
+    failed = {c.name for c in candidates if c.simulated is not None and c.simulated.vote().side != "adapted"}
+    challengers = [c for c in views if c not in {SOURCE_ONLY, PROBE} and (c not in failed or c == bench.config.keep)]
     answers = {c.name: setting.answers(c) for c in candidates}
     together = AGREEMENT in names and len(challengers) > 2
     if together:
@@ -169,7 +173,9 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
     reverse: Reverse | None = None
     keep = bench.config.keep if bench.config.keep in by_name else None
     if challengers:
-        best = keep if keep in challengers else min(challengers, key=lambda c: ranking.mean_rank[c])
+        likely = next((c for c in challengers if by_name[c].simulated is not None), None)
+        best = keep if keep in challengers else likely or min(challengers, key=lambda c: ranking.mean_rank[c])
+        simulated = by_name[best].simulated
         votes = {v: vote(tool, views[best], views[control], seed=bench.config.seed) for v, tool in tools.items()}
         if together:
             others = [answers[o] for o in _others(best, challengers)]
@@ -179,11 +185,16 @@ def _decide(bench: AdaptBench, candidates: list[Adapted]) -> Decision:
             best,
             gap=_gap(bench, by_name[control]),
             affinity=_affinity(bench, setting, by_name.get("AdaBN", by_name[control])),
-            together=_together(setting, candidates),
-            votes=votes,
+            # Of those that cannot reach the target while a likeness of it does, consensus is not to be had.
+            together=_together(setting, candidates) if simulated is None else None,
+            votes=votes if simulated is None else {SIMULATED: simulated.vote(seed=bench.config.seed)},
             reverse=reverse,
             collapsed=_collapsed(bench, setting, by_name[best], by_name[control]),
         )
+        if simulated is not None:
+            votes[SIMULATED] = simulated.vote(seed=bench.config.seed)
+            if found.keep_adapted:
+                found = replace(found, why=simulated.told(best))
     else:
         best, found = control, Alarm(False, "no method was tried.")
     name = best if found.keep_adapted else control

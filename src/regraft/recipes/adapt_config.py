@@ -11,7 +11,7 @@ from regraft.core.errors import UsageError
 from regraft.recipes.config import sentence
 
 #: What `--method auto` tries, cheap to costly; the trained ones as far as the budget reaches.
-AUTO = ("standardise", "CORAL", "AdaBN", "MCC", "SHOT", "CDAN+E", "DAN")
+AUTO = ("standardise", "CORAL", "AdaBN", "MCC", "SHOT", "CDAN+E", "DAN", "acquisition")
 #: What is for a target with classes that the source lacks alone, and `auto` there. MCC and SHOT make every answer for
 #: the target sure, those for unknown pictures too: then confidence no longer tells them.
 OPEN_ALONE = "OSBP"

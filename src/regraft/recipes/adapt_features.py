@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from regraft.adaptation.acquisition import Acquisition, Match, Simulated, match_acquisition
 from regraft.adaptation.adapter import FeatureAdapter
 from regraft.adaptation.method import Method, is_method, parse_method
 from regraft.adaptation.partial import resample
@@ -28,11 +29,23 @@ from regraft.adaptation.stacked import altered_by_chance
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
 from regraft.backbones.base import ImageBackbone
+from regraft.backbones.fast import fast_features
+from regraft.core.files import read_json, write_json
 from regraft.core.types import Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
 from regraft.measure.calibration import fit_temperature
-from regraft.recipes.adapt_altered import BIGAUG, COPIES, PARTNERS, RESTYLE, AlteredStream, in_the_style_of, partners_of
+from regraft.recipes.adapt_altered import (
+    ACQUISITION,
+    BIGAUG,
+    COPIES,
+    PARTNERS,
+    RESTYLE,
+    SEARCHED,
+    AlteredStream,
+    in_the_style_of,
+    partners_of,
+)
 from regraft.recipes.adapt_answers import Adapted, save_arrays
 from regraft.recipes.adapt_candidates import PROBE, SOURCE_ONLY, STATISTICS_FROM, AdaptBench
 from regraft.recipes.adapt_prior import class_shares, corrected_shares
@@ -66,6 +79,8 @@ class FeatureCandidates:
         #: The backbone with the target's statistics; the pretrained one where it has none.
         self.target_backbone = bench.model.backbone
         self._adapter: LinearTask | None = None
+        #: Source-only's head for plain features, once it is trained.
+        self._control: tuple[np.ndarray, np.ndarray] | None = None
 
     def plain(self) -> Cached:
         """Features under the pretraining's statistics."""
@@ -153,7 +168,7 @@ class FeatureCandidates:
         kept = bench.run.path / "work" / "stacked.safetensors"
         if not kept.is_file():
             parts = {"source": self._paths(self.source.train), "target": bench.target.source.paths}
-            save_arrays(kept, {name: self._altered(name, paths) for name, paths in parts.items()})
+            save_arrays(kept, {n: self._altered(n, p, altered_by_chance, COPIES) for n, p in parts.items()})
         copies = load_file(kept)
         rows = np.concatenate([features.train, *copies["source"].numpy()])
         more = Cached(rows, features.held, features.target)
@@ -161,17 +176,69 @@ class FeatureCandidates:
             task = self._fit(BIGAUG, None, more, None)
         return self._answer(BIGAUG, started, task, more, bench.model.backbone, copies["target"].numpy())
 
-    def _altered(self, which: str, paths: tuple[Path, ...]) -> np.ndarray:
-        """Features (COPIES, N, D) of pictures altered by chance."""
+    def _altered(
+        self, which: str, paths: tuple[Path, ...], alter: Callable[[torch.Tensor], torch.Tensor], copies: int
+    ) -> np.ndarray:  # fmt: skip
+        """Features (copies, N, D) of pictures altered by `alter`, with other draws in each copy."""
         bench, what = self.bench, f"Altered {which} features"
-        seeds = range(bench.config.seed + 1, bench.config.seed + 1 + COPIES)
-        streams = [AlteredStream(bench.plain(paths), altered_by_chance, seed) for seed in seeds]
+        seeds = range(bench.config.seed + 1, bench.config.seed + 1 + copies)
+        streams = [AlteredStream(bench.plain(paths), alter, seed) for seed in seeds]
         return np.stack(
             [
-                features_of(bench.model.backbone, s, bench.machine, bench.listener, f"{what}, {i} of {COPIES}")
+                features_of(bench.model.backbone, s, bench.machine, bench.listener, f"{what}, {i} of {copies}")
                 for i, s in enumerate(streams, 1)
             ]
         )
+
+    def acquired(self) -> Adapted | None:
+        """A probe on the source's pictures, altered as the target's seem to have been taken.
+
+        None where no alteration makes them look like the target's. Its held-out source pictures are altered alike, so
+        what they say of it, and of source-only, holds for the target.
+        """
+        started, features, bench = time.monotonic(), self.plain(), self.bench
+        match = self._matched(features.target)
+        if not match.faithful:
+            bench.listener.say(
+                f"{ACQUISITION}: no inversion, crop, tone, blur or noise makes the source look like the target "
+                f"(distance {match.before:.2f} → {match.after:.2f}): left out."
+            )
+            return None
+        kept = bench.run.path / "work" / "acquired.safetensors"
+        if not kept.is_file():
+            parts = {"train": self.source.train, "held": self.source.held}
+            save_arrays(kept, {n: self._altered(n, self._paths(at), match.acquisition, 2) for n, at in parts.items()})
+        copies = load_file(kept)
+        more = Cached(np.concatenate(list(copies["train"].numpy())), copies["held"].numpy()[0], features.target)
+        head = bench.head(more.train, np.concatenate([self.source.train] * 2))
+        found = self._finish(ACQUISITION, started, more, (head.weight, head.bias), bench.model.backbone)
+        assert self._control is not None and found.source_logits is not None
+        labels = self.source.labels[self.source.held]
+        weight, bias = self._control
+        found.simulated = Simulated(
+            found.source_logits.argmax(1) == labels, (more.held @ weight.T + bias).argmax(1) == labels, match
+        )
+        return found
+
+    def _matched(self, target: np.ndarray) -> Match:
+        bench = self.bench
+        kept = bench.run.path / "work" / "match.json"
+        if bench.machine.fabric.broadcast(kept.is_file()):
+            plain = read_json(kept)
+            return Match(Acquisition(**plain["acquisition"]), plain["before"], plain["after"])
+        pictures = partners_of(bench.drawn(self._paths(self.source.train), SEARCHED))
+        engine = fast_features(bench.model.backbone, device=bench.machine.device)
+
+        def tell(done: int, total: int) -> None:
+            spent = time.monotonic() - started
+            bench.listener.progress("How the target was taken", done, total, remaining_s=spent / done * (total - done))
+
+        started = time.monotonic()
+        match = match_acquisition(lambda x: engine(x).numpy(), pictures, target, seed=bench.config.seed, on_try=tell)
+        if bench.machine.is_first:
+            way = dict(match.acquisition.__dict__)
+            write_json(kept, {"acquisition": way, "before": match.before, "after": match.after})
+        return match
 
     def corrected(self, name: str) -> Adapted:
         """AdaBN, or the source-only probe where there is none to be had, for the class shares that the target has.
@@ -292,7 +359,10 @@ class FeatureCandidates:
                         held.astype(np.float32), held @ weight.T + bias, steps)  # fmt: skip
         if altered_target is not None:
             found.altered_target = np.stack([of_target(rows) for rows in altered_target]).astype(np.float32)
-        self.bench.keep(found, self.bench.with_head(backbone, *of_target.fold(weight, bias)))  # type: ignore[arg-type]
+        folded = of_target.fold(weight, bias)
+        if name == SOURCE_ONLY:
+            self._control = folded
+        self.bench.keep(found, self.bench.with_head(backbone, *folded))  # type: ignore[arg-type]
         return found
 
     def _as_trained(self, task: Adaptation, count: int) -> np.ndarray:

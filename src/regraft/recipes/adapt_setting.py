@@ -124,6 +124,8 @@ def family(name: str) -> str:
 def calibrate(c: Adapted, candidates: list[Adapted], labels: np.ndarray | None, *, agreement: bool) -> Calibration:
     """A candidate's temperature: by how often the others agree with it, or without `agreement` from the source."""
     of_source = None if labels is None or c.source_logits is None else fit_temperature(c.source_logits, labels)
+    if c.simulated is not None and of_source is not None:  # its source pictures are a likeness of the target's
+        return Calibration("source", of_source, of_source, None)
     others = [other.target_logits.argmax(axis=1) for other in peers(candidates) if family(other.name) != family(c.name)]
     expected = estimated_accuracy(c.target_logits.argmax(axis=1), others) if agreement else None
     if expected is not None:

@@ -271,9 +271,9 @@ def test_luminance_only_keeps_the_contents_colours(name: str) -> None:
         return np.stack([0.5959 * r - 0.2746 * g - 0.3213 * b, 0.2115 * r - 0.5227 * g + 0.3112 * b])
 
     inside = ((found > 1e-3) & (found < 1 - 1e-3)).all(dim=0).numpy()
-    assert inside.mean() > 0.8
+    assert inside.mean() > 0.7
     np.testing.assert_allclose(chroma(found)[:, inside], chroma(content)[:, inside], atol=1e-3)
-    assert float(luminance(content).mean()) == pytest.approx(float(luminance(found).mean()), abs=0.1)
+    assert float(luminance(content).mean()) == pytest.approx(float(luminance(found).mean()), abs=0.15)
 
 
 def test_histogram_colours_are_the_contents_too() -> None:

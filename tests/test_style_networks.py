@@ -166,7 +166,7 @@ def test_recolouring_a_batch_is_the_single_colour_transfer() -> None:
 
 
 def test_attention_decides_how_much_is_painted_and_regions_bound_it(arbitrary: ArbitraryNet) -> None:
-    net = with_random_ends(arbitrary)
+    net = with_random_ends(arbitrary).eval()
     content, style = drawn(1, 3, 40, 33), drawn(1, 3, 32, 32, seed=1)
     code, keep = net.code(style), torch.tensor([0.5])
     with torch.no_grad():

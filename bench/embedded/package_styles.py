@@ -3,8 +3,9 @@
     python bench/embedded/package_styles.py --runs runs --shared ../shared
 
 Reads RUNS/arbitrary/arbitrary.safetensors, RUNS/attention/attention.safetensors, RUNS/teacher/teacher.safetensors and
-RUNS/student-STYLE/student.safetensors, whichever are there, as `train_styles.py` wrote them. A student's card tells
-the style term on photographs that no training saw (`style/content`), untouched, by the teacher and by the student.
+RUNS/student-STYLE/student.safetensors, whichever are there, as `train_styles.py` wrote them; students need the teacher.
+A student's card tells the style term on photographs that no training saw (`style/content`), untouched, by the teacher
+and by the student.
 """
 
 from __future__ import annotations
@@ -74,11 +75,12 @@ def main() -> None:
                              StyleModel("arbitrary", net, (), licence | trained(path.parent)), half=True)  # fmt: skip
     path = args.runs / "teacher" / "teacher.safetensors"
     teacher = TeacherNet(len(STYLES))
-    teacher.load_state_dict(load_file(path))
-    teacher.eval()
-    model = StyleModel("teacher", teacher, tuple(STYLES), licence | trained(path.parent))
-    save_style_model(PACKAGED / "teacher.safetensors", model, half=True)
-    for style in STYLES:
+    if path.is_file():
+        teacher.load_state_dict(load_file(path))
+        teacher.eval()
+        model = StyleModel("teacher", teacher, tuple(STYLES), licence | trained(path.parent))
+        save_style_model(PACKAGED / "teacher.safetensors", model, half=True)
+    for style in STYLES if path.is_file() else ():
         path = args.runs / f"student-{style}" / "student.safetensors"
         if path.is_file():
             student = StudentNet()

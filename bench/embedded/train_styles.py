@@ -33,7 +33,7 @@ from regraft.style.transfer_net import StudentNet, TeacherNet
 
 STYLES = {"starry-night": "starry_night_google.jpg", "wave": "wave.jpg", "scream": "the_scream.jpg",
           "shipwreck": "shipwreck.jpg", "composition": "composition_vii.jpg"}  # fmt: skip
-STRETCHES = {"arbitrary": "2200x128x4,1050x216x4", "attention": "300x160x4", "teacher": "3200x128x4",
+STRETCHES = {"arbitrary": "9000x128x4", "attention": "300x160x4", "teacher": "3200x128x4",
              "student": "900x128x4,150x224x4"}  # fmt: skip
 RATES = {"arbitrary": 1e-3, "attention": 6e-4, "teacher": 1e-3, "student": 3e-3}
 
@@ -51,12 +51,13 @@ def main() -> None:
     parser.add_argument("--stretches", help="STEPSxSIDExBATCH, in order; those of the packaged networks unless told")
     parser.add_argument("--lr", type=float, help="those of the packaged networks unless told")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="auto", help="auto is bf16 where the processor has it, else fp32")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     stretches, lr = args.stretches or STRETCHES[args.kind], args.lr or RATES[args.kind]
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    machine = launch(device="cpu", precision="fp32", seed=args.seed)
+    machine = launch(device="cpu", precision=args.precision, seed=args.seed)
     network = perceptual(args.perceptual, args.perceptual_weights)
     photos, _ = training_pictures([args.data / "pacs" / "photo", args.data / "hymenoptera" / "train"])
     paintings, _ = training_pictures([args.data / "pacs" / "art_painting", args.data / "photo2painting" / "trainB"])

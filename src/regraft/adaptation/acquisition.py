@@ -35,8 +35,9 @@ RANGES: Final[dict[str, tuple[float, float, float]]] = {
 CHANCES, NEARBY, ROUNDS, ROUND = 20, 8, (0.2, 0.12, 0.08, 0.05), 10
 #: The source counts as altered as the target is where its distance has fallen to this, and to that share of itself.
 FAITHFUL, FAITHFUL_SHARE = 0.8, 0.2
-#: After the tries by chance it is given up where the distance is not below this multiple of FAITHFUL.
-HOPELESS = 12.0
+#: After the tries by chance it is given up where the distance is above this share of what it was and this multiple of
+#: FAITHFUL.
+HOPELESS_SHARE, HOPELESS = 0.3, 1.5
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def match_acquisition(
             altered = (way(pictures) * 255).round().to(torch.uint8)
         done += 1
         if on_try is not None:
-            on_try(done, total)
+            on_try(done, max(done, total))
         return moment_distance(see(altered), target), way
 
     def ordered(found: list[tuple[float, Acquisition]]) -> list[tuple[float, Acquisition]]:
@@ -178,14 +179,17 @@ def match_acquisition(
     by_polarity = {
         negative: ordered([judged(way) for way in _by_chance(rng, negative)]) for negative in (False, True)
     }  # fmt: skip
-    if min(rows[0][0] for rows in by_polarity.values()) > HOPELESS * FAITHFUL:
-        best = ordered([rows[0] for rows in by_polarity.values()])[0]
+    best = ordered([rows[0] for rows in by_polarity.values()])[0]
+    if best[0] > max(HOPELESS_SHARE * before, HOPELESS * FAITHFUL):
         return Match(best[1], before, best[0])
     for negative, rows in by_polarity.items():
         near = [judged(_near(rows[i % 2][1], ROUNDS[0], rng)) for i in range(NEARBY)]
         by_polarity[negative] = ordered([*rows, *near])
     found = min(by_polarity.values(), key=lambda rows: rows[0][0])
-    for step in ROUNDS:
+    # Once more where it has come near but not near enough.
+    for step in (*ROUNDS, *ROUNDS[:-1]):
+        if done >= total and (found[0][0] <= FAITHFUL or found[0][0] > HOPELESS_SHARE * before):
+            break
         found = ordered([*found, *(judged(_near(found[i % 3][1], step, rng)) for i in range(ROUND))])
     return Match(found[0][1], before, found[0][0])
 

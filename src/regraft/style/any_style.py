@@ -1,4 +1,4 @@
-"""Any painting in one pass: the arbitrary network behind the contract of a style method.
+"""Any painting, by one network in a pass or a few: the arbitrary network behind the contract of a style method.
 
 A method has a name where the package holds its weights; with a network of one's own (`StyleSettings.network`) the
 classes work without.
@@ -32,6 +32,9 @@ from regraft.style.similarity import ssim
 
 #: The style's shorter side in px when it is looked at: about what the network saw in its training.
 STYLE_SHORT_PX: Final = 256
+#: How often the network goes over a picture unless told: most strokes come with the second and third time. Once where
+#: an SSIM is asked for, since a search and steps of optimisation follow there.
+USUAL_PASSES: Final = 3
 #: Steps of optimisation where an SSIM is asked for, which takes seconds anyway; none else.
 DIAL_STEPS: Final = 20
 #: Steps of the search for the least keep that has an asked SSIM.
@@ -65,7 +68,7 @@ class OnePass(Styler):
         looks = [net.look(content[None], code) for code in (codes if apart else [mix_codes(codes, shares)])]
 
         least_ssim = self.settings.ssim
-        passes = self.settings.passes or 1
+        passes = self.settings.passes or (USUAL_PASSES if least_ssim is None else 1)
         refine = self.settings.refine
         if refine is None:
             refine = 0 if least_ssim is None else DIAL_STEPS
@@ -136,7 +139,7 @@ class AdaIN(OnePass):
     sees the picture and its colour transfer, and in a learned attention that says where the result is used.
     """
 
-    summary = "any painting in one pass"
+    summary = "any painting in a second"
     paper = "Huang & Belongie 2017, arXiv:1703.06868"
     packaged = "adain"
 
@@ -147,7 +150,7 @@ class AdaAttN(OnePass):
     Liu et al. 2021, arXiv:2108.03647. Differs from the paper as `AttentiveNorm` says.
     """
 
-    summary = "any painting in one pass, each place styled after the painting's places like it"
+    summary = "any painting in a second, each place styled after the painting's places like it"
     paper = "Liu et al. 2021, arXiv:2108.03647"
     packaged = "adaattn"
 

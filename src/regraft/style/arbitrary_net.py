@@ -1,9 +1,10 @@
 """The network that gives a picture any style in one pass: what the encoder found is moved to the style's statistics.
 
 Content and style go through the slim perceptual network. At three depths the content's features get the style's
-statistics, and the network's gradient says which way every pixel should go to get them. A decoder that knows the style
-makes a picture of both, and a learned attention says at each place how much of it is used. One number tells the decoder
-how much of the content has to stay.
+statistics, and the network's gradient says which way every pixel and every feature should go to get them. A decoder
+that knows the style makes a picture of both, and a learned attention says at each place how much of it is used. One
+number tells the decoder how much of the content has to stay. A little fixed noise gives it something to make strokes of
+where the content is even (as texture networks have it: Ulyanov et al. 2016, arXiv:1603.03417).
 """
 
 from __future__ import annotations
@@ -61,13 +62,14 @@ class Look:
 
     padded, recoloured (N, 3, h, w): the content with sides that are multiples of 8, and in the style's colours, or
     after the first pass what the last one painted. moved: per level its features with the style's statistics. hint (N,
-    3, h, w): which way each pixel should go.
+    3, h, w): which way each pixel should go; hints: the same of the features of two levels.
     """
 
     padded: Tensor
     recoloured: Tensor
     moved: Mapping[str, Tensor]
     hint: Tensor
+    hints: Mapping[str, Tensor]
     style: StyleCode
     size_px: tuple[int, int]
 
@@ -134,7 +136,7 @@ class AttentiveNorm(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """1 × 1 to the width, then a residual pair of 3 × 3 whose middle is scaled and shifted by the style's code.
+    """1 × 1 to the width, then a residual pair of 3 × 3, each scaled and shifted by the style's code.
 
     FiLM (Perez et al. 2018, arXiv:1709.07871, eq. 2).
     """
@@ -145,15 +147,16 @@ class ModulatedBlock(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
         self.second = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
         self.even = nn.InstanceNorm2d(width)
-        self.modulate = nn.Linear(code, 2 * width)
+        self.modulate = nn.Linear(code, 4 * width)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
     def forward(self, parts: Sequence[Tensor], code: Tensor) -> Tensor:
         """Parts (N, C_i, h, w) in order of the inputs; those of half the size are enlarged."""
         x = F.relu(self.even(self._join(parts)))
-        scale, shift = self.modulate(code)[..., None, None].chunk(2, dim=1)
-        return F.relu(x + self.even(self.second(F.relu(self.even(self.first(x)) * (1 + scale) + shift))))
+        scale, shift, last_scale, last_shift = self.modulate(code)[..., None, None].chunk(4, dim=1)
+        middle = F.relu(self.even(self.first(x)) * (1 + scale) + shift)
+        return F.relu(x + self.even(self.second(middle)) * (1 + last_scale) + last_shift)
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
         """The 1 × 1 layer over all parts, each by itself: a 1 × 1 layer and an enlargement can be done in either order,
@@ -177,6 +180,9 @@ class ArbitraryNet(nn.Module):
 
     CODE: Final = 128
     MOST_HINT: Final = 4.0
+    #: Levels whose features have a hint of their own, and maps of noise at every level.
+    HINTED: Final = ("textures", "parts")
+    NOISES: Final = 4
 
     def __init__(self, encoder: Sprig, *, attention: bool = False) -> None:
         super().__init__()
@@ -190,9 +196,9 @@ class ArbitraryNet(nn.Module):
             nn.Linear(statistics_width + 1, self.CODE), nn.SiLU(), nn.Linear(self.CODE, self.CODE)
         )
         shallow, middle, deep = LEVELS.values()
-        self.deep = ModulatedBlock(STAGES["parts"][0], deep, self.CODE)
-        self.middle = ModulatedBlock(deep + STAGES["textures"][0], middle, self.CODE)
-        self.shallow = ModulatedBlock(middle + STAGES["edges"][0] + 36, shallow, self.CODE)
+        self.deep = ModulatedBlock(2 * STAGES["parts"][0] + self.NOISES, deep, self.CODE)
+        self.middle = ModulatedBlock(deep + 2 * STAGES["textures"][0] + self.NOISES, middle, self.CODE)
+        self.shallow = ModulatedBlock(middle + STAGES["edges"][0] + 36 + self.NOISES, shallow, self.CODE)
         #: Per pixel of a 2 × 2 cell: three colours and how much of them is used.
         self.paint = nn.Conv2d(shallow, 16, 3, padding=1, padding_mode="reflect")
         nn.init.zeros_(self.paint.weight)
@@ -217,13 +223,11 @@ class ArbitraryNet(nn.Module):
     def code(self, styles: Tensor) -> StyleCode:
         """What is to be known of styles (N, 3, h, w) in [0, 1]."""
         features = self.encode(styles)
-        flat = styles.flatten(2)
-        mean = flat.mean(dim=2)
-        centred = flat - mean[..., None]
+        colours = batch_moments(styles)
         return StyleCode(
             {name: batch_moments(found) for name, found in features.items()},
-            mean,
-            centred @ centred.mT / flat.shape[2],
+            colours.mean,
+            colours.second - _outer(colours.mean),
             features["parts"] / _USUAL["parts"] if self.attentive is not None else None,
         )
 
@@ -235,13 +239,13 @@ class ArbitraryNet(nn.Module):
         """
         height, width = int(content.shape[-2]), int(content.shape[-1])
         more = (0, -width % 8, 0, -height % 8)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(content.device.type, enabled=False):
             padded = F.pad(content, more, mode="replicate")
             if start is None:
                 recoloured = recolour(padded, style.colour_mean, style.colour_covariance)
             else:
                 recoloured = F.pad(start.clamp(0, 1), more, mode="replicate")
-        features, found, hint = self._hint(recoloured, style)
+        features, found, hint, hints = self._hint(recoloured, style)
         with torch.no_grad():
             moved = {}
             for name in LEVELS:
@@ -249,13 +253,14 @@ class ArbitraryNet(nn.Module):
                 moved[name] = self.adain(features[name], to.mean, to.std, (own.mean, own.std), _USUAL[name])
         if self.attentive is not None and style.features is not None:
             moved["parts"] = self.attentive(features["parts"] / _USUAL["parts"], style.features)
-        return Look(padded, recoloured, moved, hint, style, (height, width))
+        return Look(padded, recoloured, moved, hint, hints, style, (height, width))
 
     def _hint(
         self, pictures: Tensor, style: StyleCode
-    ) -> tuple[dict[str, Tensor], dict[str, BatchMoments], Tensor]:  # fmt: skip
+    ) -> tuple[dict[str, Tensor], dict[str, BatchMoments], Tensor, dict[str, Tensor]]:  # fmt: skip
         """Features of the pictures, their moments, and the gradient of their style loss (Gram and moments of every
-        stage), of root mean square 1 per picture and cut at MOST_HINT."""
+        stage) by the pixels and by the features of the hinted levels, each of root mean square 1 per picture and cut at
+        MOST_HINT."""
         with torch.enable_grad():
             pictures = pictures.detach().requires_grad_()
             features = self.encode(pictures)
@@ -265,11 +270,23 @@ class ArbitraryNet(nn.Module):
                 for name, target in style.moments.items()
                 for loss in (gram_losses, moment_losses)
             ]
-            (gradient,) = torch.autograd.grad(torch.stack(losses).sum(), pictures)
-        size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        hint = (gradient / size.clamp(min=1e-20)).clamp(-self.MOST_HINT, self.MOST_HINT)
+            by = (pictures, *(features[name] for name in self.HINTED))
+            hint, *hints = (self._even_hint(x) for x in torch.autograd.grad(torch.stack(losses).sum(), by))
         known = {name: BatchMoments(part.mean.detach(), part.second.detach()) for name, part in found.items()}
-        return {name: part.detach() for name, part in features.items()}, known, hint
+        named = dict(zip(self.HINTED, hints, strict=True))
+        return {name: part.detach() for name, part in features.items()}, known, hint, named
+
+    def _even_hint(self, gradient: Tensor) -> Tensor:
+        size = gradient.float().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return (gradient / size.clamp(min=1e-20)).clamp(-self.MOST_HINT, self.MOST_HINT)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        """(N, NOISES, h, w) for features of that size: drawn anew in training, else the same each time."""
+        shape = (self.NOISES, *like.shape[-2:])
+        if self.training:
+            return torch.randn(len(like), *shape, device=like.device)
+        drawn = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        return drawn.to(like).expand(len(like), *shape)
 
     def forward(
         self, content: Tensor, style: StyleCode, keep: Tensor, where: Tensor | None = None, *, passes: int = 1
@@ -298,10 +315,11 @@ class ArbitraryNet(nn.Module):
         """What the decoder paints (N, 3, H, W), and where it is used (N, 1, H, W) in [0, 1]."""
         height, width = look.size_px
         code = self.read(torch.cat([self.even(look.style.flat()), keep[:, None]], dim=1))
-        x = self.deep([look.moved["parts"]], code)
-        x = self.middle([x, look.moved["textures"]], code)
+        moved, hints = look.moved, look.hints
+        x = self.deep([moved["parts"], hints["parts"], self._noise(moved["parts"])], code)
+        x = self.middle([x, moved["textures"], hints["textures"], self._noise(moved["textures"])], code)
         pixels = F.pixel_unshuffle(torch.cat([look.padded, look.recoloured, look.hint], dim=1), 2)
-        x = self.shallow([x, look.moved["edges"], pixels], code)
+        x = self.shallow([x, moved["edges"], pixels, self._noise(moved["edges"])], code)
         found = smoothed(F.pixel_shuffle(self.paint(x), 2))[..., :height, :width]
         # What is kept is begun with by the attention; the decoder learns to do better.
         attention = torch.sigmoid(4 * found[:, 3:] + self.hold * (1 - 2 * keep)[:, None, None, None])
@@ -317,9 +335,10 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 def _moments(features: Tensor) -> BatchMoments:
     """As `batch_moments`, with half of the work in the gradient: the second moment is symmetric in its two factors, so
     the gradient by one of them, twice, is the whole."""
-    flat = features.flatten(2)
-    second = flat @ flat.detach().mT / flat.shape[2]
-    return BatchMoments(flat.mean(dim=2), second + (second - second.detach()))
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.flatten(2).float()
+        second = flat @ flat.detach().mT / flat.shape[2]
+        return BatchMoments(flat.mean(dim=2), second + (second - second.detach()))
 
 
 def recolour(pictures: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:

@@ -33,9 +33,10 @@ class BatchMoments(NamedTuple):
 
 
 def batch_moments(features: Tensor) -> BatchMoments:
-    """Moments of features (N, C, H, W) over positions."""
-    flat = features.flatten(2).float()
-    return BatchMoments(flat.mean(dim=2), flat @ flat.mT / flat.shape[2])
+    """Moments of features (N, C, H, W) over positions, in float32: a deviation is a difference of large numbers."""
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.flatten(2).float()
+        return BatchMoments(flat.mean(dim=2), flat @ flat.mT / flat.shape[2])
 
 
 def gram_losses(found: BatchMoments, target: BatchMoments) -> Tensor:
@@ -63,7 +64,8 @@ def variation_losses(pictures: Tensor) -> Tensor:
 
 def ssim_each(pictures: Tensor, others: Tensor) -> Tensor:
     """(N,): SSIM of each pair, as `similarity.ssim`."""
-    return torch.stack([ssim(a, b) for a, b in zip(pictures, others, strict=True)])
+    with torch.autocast(pictures.device.type, enabled=False):
+        return torch.stack([ssim(a, b) for a, b in zip(pictures.float(), others.float(), strict=True)])
 
 
 class StyleTerms:

@@ -1,6 +1,6 @@
 """What the embedded backbone is worth: probes on sets that it was not trained on, against random weights.
 
-    python bench/embedded/figures.py --shared ../shared [--weights student.safetensors] [--size 160]
+    python bench/embedded/figures.py --shared ../shared [--weights student.safetensors] [--size 192]
 
 Prints a table and one JSON line. Accuracy of the probe (regularisation by cross-validation inside the training part) on
 each set's test part; random weights: mean and standard deviation over three draws, batch-norm statistics taken from the
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="measure these instead of the packaged ones")
-    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--sets", default="demo,hymenoptera,neu_cls,chest_xray")
     parser.add_argument("--random", type=int, default=3, help="draws of random weights; 0 leaves them out")
     parser.add_argument("--threads", type=int, default=2)

@@ -86,7 +86,7 @@ class FastTeacher:
 
 def relative_error(student: Tensor, teacher: Tensor, scale: Tensor) -> Tensor:
     """Squared error over the teacher's variance per channel: 1 for a student that says only the mean."""
-    return ((student - teacher).square() / scale.view(1, -1, *[1] * (teacher.dim() - 2))).mean()
+    return ((student.float() - teacher).square() / scale.view(1, -1, *[1] * (teacher.dim() - 2))).mean()
 
 
 class Distillation:
@@ -101,7 +101,8 @@ class Distillation:
             self.scales.append(torch.maximum(variance, 0.05 * variance.mean()))
 
     def ends(self, pooled: Tensor, targets: list[Tensor]) -> Tensor:
-        logits = self.classifier(pooled)
+        pooled = pooled.float()
+        logits = self.classifier(pooled).float()
         agreement = F.kl_div(logits.log_softmax(1), targets[5].log_softmax(1), reduction="batchmean", log_target=True)
         cosine = 1 - F.cosine_similarity(pooled, targets[4]).mean()
         return relative_error(pooled, targets[4], self.scales[4]) + 2 * cosine + 0.5 * agreement
@@ -129,8 +130,15 @@ class Distillation:
         )
 
 
-def plan(progress: float) -> tuple[str, int, float, float]:
-    """Progress in [0, 1] → phase, crop size in px, learning-rate factor, weight of the stage terms."""
+def plan(progress: float, further: bool = False) -> tuple[str, int, float, float]:
+    """Progress in [0, 1] → phase, crop size in px, learning-rate factor, weight of the stage terms.
+
+    further: of a training that begins from distilled weights, with larger crops and a long fall of the rate.
+    """
+    if further:
+        size = 128 if progress < 0.6 else 160 if progress < 0.88 else 192
+        factor = min(1.0, progress / 0.02) if progress < 0.3 else max(0.0, (1 - progress) / 0.7)
+        return "joined", size, factor, 1.0 - 0.8 * progress
     size = 96 if progress < 0.45 else 128 if progress < 0.85 else 160
     factor = min(1.0, progress / 0.01) if progress < 0.75 else max(0.0, (1 - progress) / 0.25)
     if progress < 0.12:
@@ -149,7 +157,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--init", type=Path, help="weights to start from; the stages are then joined from the start")
+    parser.add_argument("--bf16", action="store_true", help="the student in bf16, for processors that have it")
+    parser.add_argument("--init", type=Path, help="weights to go on from, with a plan of its own")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
@@ -197,7 +206,7 @@ def main() -> None:
     limit_s = args.hours * 3600
 
     def ready() -> Tensor:
-        size = plan(min(1.0, state["elapsed_s"] / limit_s))[1]
+        size = plan(min(1.0, state["elapsed_s"] / limit_s), bool(args.init))[1]
         return pictures.batch(args.batch, size, rng)
 
     probe = random.Random(1)
@@ -209,14 +218,14 @@ def main() -> None:
     tick, last_save = time.monotonic(), state["elapsed_s"]
     while state["elapsed_s"] < limit_s:
         progress = state["elapsed_s"] / limit_s
-        phase, _, factor, weight = plan(progress)
-        if args.init:
-            phase = "joined"
+        phase, _, factor, weight = plan(progress, bool(args.init))
         for group in optimizer.param_groups:
             group["lr"] = args.lr * factor
         x = ((next(batches).to(device) - norm[0]) / norm[1]).contiguous(memory_format=torch.channels_last)
         targets = fast(x.contiguous())
-        loss, parts = distillation.forced(x, targets) if phase == "forced" else distillation.joined(x, targets, weight)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            forced = phase == "forced"
+            loss, parts = distillation.forced(x, targets) if forced else distillation.joined(x, targets, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)

@@ -18,9 +18,11 @@ from regraft.core.errors import UsageError, unknown_name
 from regraft.core.files import sha256_file
 from regraft.core.types import Features, InputSpec
 
+#: A little larger than most crops of the training: objects look smaller in whole pictures than in crops (Touvron
+#: et al. 2019, arXiv:1906.06423).
 SPEC = InputSpec(
     "image",
-    (3, 160, 160),
+    (3, 192, 192),
     {
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
@@ -54,7 +56,7 @@ class EmbeddedBackbone(ImageBackbone):
 
 @families.register("embedded")
 def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBackbone:
-    """`scion`; the only option is `size`, the input's side in px (a multiple of 32, 160 unless told)."""
+    """`scion`; the only option is `size`, the input's side in px (a multiple of 32, 192 unless told)."""
     if model != "scion":
         raise unknown_name("embedded backbone", model, ["scion"])
     unknown = set(options) - {"size"}

@@ -13,8 +13,8 @@ own pictures, altered), in first and second moments in place of MMD, and in a se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -124,13 +124,6 @@ class Simulated:
             f"{found.control:.1%}; altered so, the source is {self.match.after / self.match.before:.1%} as far from "
             "the target as it was."
         )
-
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready, for the record."""
-        return {
-            "acquisition": asdict(self.match.acquisition), "distance_before": self.match.before,
-            "distance_after": self.match.after,
-        }  # fmt: skip
 
 
 def moment_distance(features: np.ndarray, target: np.ndarray) -> float:

@@ -67,7 +67,7 @@ def picture(
         float | None, typer.Option(help="How much of the photo a one-pass method holds: 0, all style, to 1.")
     ] = None,
     passes: Annotated[
-        int | None, typer.Option(help="How often a one-pass method goes over the photo: once unless told.")
+        int | None, typer.Option(help="How often such a method goes over the photo: 3 times, with --ssim once.")
     ] = None,
     refine: Annotated[
         int | None, typer.Option(help="Steps of optimisation after a one-pass method: none, with --ssim 20.")

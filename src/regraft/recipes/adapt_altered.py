@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from regraft.adaptation.acquisition import Acquisition, Match, match_acquisition
 from regraft.adaptation.views import fourier_restyle
+from regraft.backbones.fast import fast_features
+from regraft.core.files import read_json, write_json
 from regraft.core.types import Batch
 from regraft.data.stream import PictureStream
+from regraft.recipes.adapt_candidates import AdaptBench
 
 #: The names of the candidates: in the target's style, and altered by chance (Zhang et al. 2020, arXiv:1906.03347).
 RESTYLE, BIGAUG = "restyle", "BigAug"
@@ -61,3 +68,23 @@ def partners_of(target: PictureStream) -> Tensor:
         if sum(map(len, found)) >= PARTNERS:
             break
     return torch.cat(found)[:PARTNERS]
+
+
+def how_taken(bench: AdaptBench, paths: tuple[Path, ...], target: np.ndarray) -> Match:
+    """The alteration of these source pictures that gives the target's features (M, D); what is found is kept."""
+    kept = bench.run.path / "work" / "match.json"
+    if bench.machine.fabric.broadcast(kept.is_file()):
+        plain = read_json(kept)
+        return Match(Acquisition(**plain["acquisition"]), plain["before"], plain["after"])
+    pictures = partners_of(bench.drawn(paths, SEARCHED))
+    engine = fast_features(bench.model.backbone, device=bench.machine.device)
+    started = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        spent = time.monotonic() - started
+        bench.listener.progress("How the target was taken", done, total, remaining_s=spent / done * (total - done))
+
+    match = match_acquisition(lambda x: engine(x).numpy(), pictures, target, seed=bench.config.seed, on_try=tell)
+    if bench.machine.is_first:
+        write_json(kept, asdict(match))
+    return match

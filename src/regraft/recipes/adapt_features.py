@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from regraft.adaptation.acquisition import Acquisition, Match, Simulated, match_acquisition
+from regraft.adaptation.acquisition import Simulated
 from regraft.adaptation.adapter import FeatureAdapter
 from regraft.adaptation.method import Method, is_method, parse_method
 from regraft.adaptation.partial import resample
@@ -29,8 +29,6 @@ from regraft.adaptation.stacked import altered_by_chance
 from regraft.adaptation.statistics import has_statistics, recalibrate
 from regraft.adaptation.task import Adaptation
 from regraft.backbones.base import ImageBackbone
-from regraft.backbones.fast import fast_features
-from regraft.core.files import read_json, write_json
 from regraft.core.types import Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
@@ -41,8 +39,8 @@ from regraft.recipes.adapt_altered import (
     COPIES,
     PARTNERS,
     RESTYLE,
-    SEARCHED,
     AlteredStream,
+    how_taken,
     in_the_style_of,
     partners_of,
 )
@@ -197,7 +195,7 @@ class FeatureCandidates:
         what they say of it, and of source-only, holds for the target.
         """
         started, features, bench = time.monotonic(), self.plain(), self.bench
-        match = self._matched(features.target)
+        match = how_taken(bench, self._paths(self.source.train), features.target)
         if not match.faithful:
             bench.listener.say(
                 f"{ACQUISITION}: no inversion, crop, tone, blur or noise makes the source look like the target "
@@ -219,26 +217,6 @@ class FeatureCandidates:
             found.source_logits.argmax(1) == labels, (more.held @ weight.T + bias).argmax(1) == labels, match
         )
         return found
-
-    def _matched(self, target: np.ndarray) -> Match:
-        bench = self.bench
-        kept = bench.run.path / "work" / "match.json"
-        if bench.machine.fabric.broadcast(kept.is_file()):
-            plain = read_json(kept)
-            return Match(Acquisition(**plain["acquisition"]), plain["before"], plain["after"])
-        pictures = partners_of(bench.drawn(self._paths(self.source.train), SEARCHED))
-        engine = fast_features(bench.model.backbone, device=bench.machine.device)
-
-        def tell(done: int, total: int) -> None:
-            spent = time.monotonic() - started
-            bench.listener.progress("How the target was taken", done, total, remaining_s=spent / done * (total - done))
-
-        started = time.monotonic()
-        match = match_acquisition(lambda x: engine(x).numpy(), pictures, target, seed=bench.config.seed, on_try=tell)
-        if bench.machine.is_first:
-            way = dict(match.acquisition.__dict__)
-            write_json(kept, {"acquisition": way, "before": match.before, "after": match.after})
-        return match
 
     def corrected(self, name: str) -> Adapted:
         """AdaBN, or the source-only probe where there is none to be had, for the class shares that the target has.

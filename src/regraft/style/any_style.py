@@ -139,7 +139,7 @@ class AdaIN(OnePass):
     sees the picture and its colour transfer, and in a learned attention that says where the result is used.
     """
 
-    summary = "any painting in a second"
+    summary = "any painting in seconds"
     paper = "Huang & Belongie 2017, arXiv:1703.06868"
     packaged = "adain"
 
@@ -150,7 +150,7 @@ class AdaAttN(OnePass):
     Liu et al. 2021, arXiv:2108.03647. Differs from the paper as `AttentiveNorm` says.
     """
 
-    summary = "any painting in a second, each place styled after the painting's places like it"
+    summary = "any painting in seconds, each place styled after the painting's places like it"
     paper = "Liu et al. 2021, arXiv:2108.03647"
     packaged = "adaattn"
 

@@ -23,7 +23,7 @@ import torch
 
 BACKBONE = "mobilenetv2_100:pad_type=same"
 #: An X-ray fills its picture: nothing of it is cropped away, as ImageNet's preprocessing would.
-SEEN = {"chest_xray": ",crop_pct=1.0"}
+SEEN = {"chest_xray": ",crop_pct=1.0,readout=auto"}
 OPTIONS: dict[str, list[str]] = {
     "hymenoptera": [],
     "neu_cls": [],

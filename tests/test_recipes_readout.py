@@ -14,7 +14,12 @@ from regraft.core.files import read_json
 from regraft.recipes import fit as fit_module
 from regraft.recipes.candidates import Workbench
 
-OPTIONS: dict[str, Any] = {"backbone": "scion:size=64", "strategies": "probe", "threads": 2, "resamples": 100}
+OPTIONS: dict[str, Any] = {
+    "backbone": "scion:size=64,readout=auto",
+    "strategies": "probe",
+    "threads": 2,
+    "resamples": 100,
+}
 
 
 def parted(pictures: Path, root: Path) -> Path:

@@ -2,7 +2,7 @@
 
 `scion` · `mobilenetv2_100` (timm unless only torchvision has it) · `torchvision/squeezenet1_1` ·
 `mobilenetv2_100:pad_type=same,size=192` (options after a colon). Two options are for every family: `crop_pct`, the part
-of the picture's short side that is seen, and `readout=layers`, all layers as features.
+of the picture's short side that is seen, and `readout=layers`, all layers as features (`auto`: a fit tries both).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def parse(name: str) -> tuple[str, str, dict[str, Any]]:
             f"crop_pct is the part of the picture's short side that is seen, from 0.3 to 1, as in {full}:crop_pct=1.0, "
             f"not {crop!r}."
         )
-    if options.get("readout", "pooled") not in ("pooled", "layers"):
-        raise UsageError(f"readout is pooled or layers, as in {full}:readout=layers, not {options['readout']!r}.")
+    if options.get("readout", "pooled") not in ("pooled", "layers", "auto"):
+        raise UsageError(f"readout is pooled, layers or auto, as in {full}:readout=auto, not {options['readout']!r}.")
     prefix, slash, model = full.partition("/")
     if slash and prefix in families:
         if prefix in LISTED and model not in models_of(prefix):

@@ -37,7 +37,7 @@ from regraft.strategies import ProbeHead
 
 log = logging.getLogger(__name__)
 
-#: With more pictures than this the last layer's features are taken unasked: a head over all layers takes minutes then.
+#: With more pictures than this readout=auto takes the last layer's: a head over all layers takes minutes then.
 MOST_FOR_LAYERS = 3000
 
 
@@ -177,10 +177,12 @@ class _Fitting:
     # ---- the parts ----------------------------------------------------------------------------------------------
 
     def _readout(self, rounds: tuple[Round, ...], known: np.ndarray) -> tuple[np.ndarray, ProbeHead]:
-        """Features of the known pictures and the probe on them, of the last layer or of all, whichever serves better.
+        """Features of the known pictures and the probe on them: the last layer's, or with readout=auto all, where
+        these serve better.
 
         Both are there after one pass over the pictures; the training part alone decides, so validation still judges
-        what was chosen. With folds every picture is a test picture in turn, and the last layer's are taken.
+        what was chosen. With folds every picture is a test picture in turn, and the last layer's are taken. Not unasked:
+        where training pictures overlap, as the demo's do, early layers know them again, and loss out of fold misleads.
         """
         bench = self.bench
         narrow = bench.backbone
@@ -191,8 +193,8 @@ class _Fitting:
             bench.use(narrow)
             return features, self._first_answer(features, known)
         few = len(rounds) == 1 and len(known) <= MOST_FOR_LAYERS
-        asked = "readout" in bench.backbone.recipe.get("options", {})
-        wide = with_layers(narrow) if few and not asked else None
+        asked = bench.backbone.recipe.get("options", {}).get("readout") == "auto"
+        wide = with_layers(narrow) if few and asked else None
         if wide is None:
             features = self._features(known, "choose")
             return features, self._first_answer(features, known)

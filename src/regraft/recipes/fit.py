@@ -181,8 +181,9 @@ class _Fitting:
         these serve better.
 
         Both are there after one pass over the pictures; the training part alone decides, so validation still judges
-        what was chosen. With folds every picture is a test picture in turn, and the last layer's are taken. Not unasked:
-        where training pictures overlap, as the demo's do, early layers know them again, and loss out of fold misleads.
+        what was chosen. With folds every picture is a test picture in turn, and the last layer's are taken. It has to
+        be asked for: where training pictures overlap, as the demo's do, early layers know them again, and the loss out
+        of fold misleads.
         """
         bench = self.bench
         narrow = bench.backbone

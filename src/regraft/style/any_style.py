@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor
 
-from regraft.style.arbitrary_net import ArbitraryNet, mix_codes
+from regraft.style.arbitrary_net import ArbitraryNet, StyleCode, mix_codes
 from regraft.style.base import (
     OnStep,
     Styler,
@@ -27,6 +27,7 @@ from regraft.style.base import (
 )
 from regraft.style.dial import MARGIN
 from regraft.style.gatys import Gatys
+from regraft.style.noise import calm
 from regraft.style.shipped import is_packaged, packaged_net
 from regraft.style.similarity import ssim
 
@@ -37,6 +38,8 @@ STYLE_SHORT_PX: Final = 256
 USUAL_PASSES: Final = 3
 #: Steps of optimisation where an SSIM is asked for, which takes seconds anyway; none else.
 DIAL_STEPS: Final = 20
+#: How many paintings a method remembers.
+_MOST_CODES: Final = 16
 #: Steps of the search for the least keep that has an asked SSIM.
 _HALVINGS: Final = 6
 
@@ -56,6 +59,8 @@ class OnePass(Styler):
             self.settings.network if self.settings.network is not None else packaged_net(self.packaged)
         )
         self.keep = 0.0 if self.settings.keep is None else self.settings.keep
+        #: What is known of the paintings seen last, for the photos to come.
+        self._codes: list[tuple[Tensor, StyleCode]] = []
 
     @torch.no_grad()
     def blend(
@@ -63,9 +68,10 @@ class OnePass(Styler):
         regions: Sequence[Tensor] | None, on_step: OnStep | None,
     ) -> Tensor:  # fmt: skip
         net = self.net.to(content.device).eval()
-        codes = [net.code(_looked_at(style)[None]) for style in styles]
+        codes = [self._code(net, style) for style in styles]
+        seen = calm(content[None])
         apart = regions is not None or (net.attentive is not None and len(codes) > 1)
-        looks = [net.look(content[None], code) for code in (codes if apart else [mix_codes(codes, shares)])]
+        looks = [net.look(seen, code) for code in (codes if apart else [mix_codes(codes, shares)])]
 
         least_ssim = self.settings.ssim
         passes = self.settings.passes or (USUAL_PASSES if least_ssim is None else 1)
@@ -103,6 +109,14 @@ class OnePass(Styler):
             return optimiser.polish(
                 found, content, styles, shares, regions, None if on_step is None else further
             )  # fmt: skip
+
+    def _code(self, net: ArbitraryNet, style: Tensor) -> StyleCode:
+        for known, code in self._codes:
+            if known is style:
+                return code
+        code = net.code(_looked_at(style)[None])
+        self._codes = [*self._codes[1 - _MOST_CODES :], (style, code)]
+        return code
 
 
 def _least_keep(run: Any, content: Tensor, least_ssim: float) -> Tensor:

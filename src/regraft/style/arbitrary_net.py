@@ -281,12 +281,14 @@ class ArbitraryNet(nn.Module):
         return (gradient / size.clamp(min=1e-20)).clamp(-self.MOST_HINT, self.MOST_HINT)
 
     def _noise(self, like: Tensor) -> Tensor:
-        """(N, NOISES, h, w) for features of that size: drawn anew in training, else the same each time."""
+        """(N, NOISES, h, w) for features of that size, one for the batch: drawn anew in training, else the same each
+        time."""
         shape = (self.NOISES, *like.shape[-2:])
         if self.training:
-            return torch.randn(len(like), *shape, device=like.device)
-        drawn = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-        return drawn.to(like).expand(len(like), *shape)
+            drawn = torch.randn(1, *shape, device=like.device)
+        else:
+            drawn = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(like)
+        return drawn.expand(len(like), *shape)
 
     def forward(
         self, content: Tensor, style: StyleCode, keep: Tensor, where: Tensor | None = None, *, passes: int = 1

@@ -16,6 +16,7 @@ from regraft.core.types import Batch, StepOutput, Task
 from regraft.style.arbitrary_net import ArbitraryNet
 from regraft.style.base import fit_short_side, resize
 from regraft.style.batch_losses import BatchMoments, StyleTerms, drawn_shift, outside, select, ssim_each
+from regraft.style.noise import calm
 from regraft.style.perceptual import PerceptualNetwork
 from regraft.style.transfer_net import StudentNet, TeacherNet
 
@@ -28,7 +29,9 @@ NOISE: Final = 16 / 255
 LEAST_FIDELITY: Final = 0.01
 MOST_FIDELITY: Final = 2000.0
 #: How often one, two and three passes over a picture are trained, as shares.
-PASSES: Final = (0.75, 0.175, 0.075)
+PASSES: Final = (0.5, 0.25, 0.25)
+#: The weight of what noise costs: by how much a noisy photo's picture differs more than the photo itself.
+ROBUSTNESS: Final = 0.15
 #: The weight of 1 − SSIM at which fidelity and style are about even.
 BALANCE: Final = 3.0
 
@@ -117,18 +120,28 @@ def noisy(pictures: Tensor) -> Tensor:
     return (pictures + NOISE * size.clamp(min=0) * torch.randn_like(pictures)).clamp(0, 1)
 
 
+def with_noise(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W) in [0, 1] with Gaussian noise, each of its own deviation between a quarter of NOISE and
+    NOISE."""
+    size = NOISE * (0.25 + 0.75 * torch.rand(len(pictures), 1, 1, 1, device=pictures.device))
+    return (pictures + size * torch.randn_like(pictures)).clamp(0, 1)
+
+
 class ArbitraryTask(Task):
     """Any style in one pass: the style term and what is asked to be kept, for a keep drawn for each picture.
 
     Huang & Belongie 2017 (arXiv:1703.06868, eq. 11) with the content term joined by 1 − SSIM, whose weight is the
-    network's input `keep` (as loss-conditional training: Dosovitskiy & Djolonga, ICLR 2020).
+    network's input `keep` (as loss-conditional training: Dosovitskiy & Djolonga, ICLR 2020). Half of the photos are
+    painted again with noise, calmed as noisy photos are, and what the two pictures differ by more than the photos is a
+    loss (stability training: Zheng et al. 2016, arXiv:1604.04326).
     """
 
     def __init__(
-        self, net: ArbitraryNet, network: PerceptualNetwork, *, content_weight: float = 0.1
+        self, net: ArbitraryNet, network: PerceptualNetwork, *, content_weight: float = 0.1,
+        robustness: float = ROBUSTNESS,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.net, self.content_weight = net, content_weight
+        self.net, self.content_weight, self.robustness = net, content_weight, robustness
         self._terms = StyleTerms(network)
 
     def layer_groups(self) -> dict[str, list[str]]:
@@ -140,6 +153,12 @@ class ArbitraryTask(Task):
         keep = torch.rand(len(content), device=content.device).square()
         # A second or a third pass learns to go on from what those before painted.
         passes = int(torch.multinomial(torch.tensor(PASSES), 1)) + 1
+        half = slice((len(content) + 1) // 2 if self.robustness and self.training else 0)
+        grainy = twins = with_noise(content[half])
+        with torch.random.fork_rng(devices=[content.device] if content.is_cuda else []):
+            # The network draws the same for the photos as they are.
+            if half.stop:
+                twins = self.net(calm(grainy), self.net.code(styles[half]), keep[half], passes=passes)
         painted = self.net(content, self.net.code(styles), keep, passes=passes)
         terms = self._terms(painted, content, self._terms.targets(styles), drawn_shift(), moved=True)
         unlike = 1 - ssim_each(painted, content)
@@ -148,6 +167,11 @@ class ArbitraryTask(Task):
         loss = (terms["style"] + self.content_weight * terms["content"] + asked * unlike) / (1 + asked / BALANCE)
         loss = loss + VARIATION * terms["variation"] + OUTSIDE * outside(painted)
         logs = {"style": terms["style"], "content": terms["content"], "unlike": unlike}
+        if half.stop:
+            apart = (twins - painted[half]).square().mean((1, 2, 3))
+            ratio = apart / (grainy - content[half]).square().mean((1, 2, 3))
+            loss = torch.cat([loss[half] + self.robustness * (ratio - 1).clamp(min=0), loss[half.stop :]])
+            logs["noise"] = ratio
         return StepOutput(loss.mean(), {name: value.detach().mean() for name, value in logs.items()})
 
 

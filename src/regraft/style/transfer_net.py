@@ -250,10 +250,10 @@ def smoothed(painted: Tensor) -> Tensor:
 
     Cells of 2 × 2 pixels would otherwise leave their grid in what is painted. The picture's own detail is added after.
     """
-    line = painted.new_tensor([0.25, 0.5, 0.25]).view(1, 1, 1, 3).expand(painted.shape[1], 1, 1, 3)
-    padded = F.pad(painted, (1, 1, 1, 1), mode="replicate")
-    across = F.conv2d(padded, line, groups=painted.shape[1])
-    return F.conv2d(across, line.mT, groups=painted.shape[1])
+    x = F.pad(painted, (1, 1, 1, 1), mode="replicate")
+    # By sums of shifted pictures: a convolution of one channel at a time takes several times as long.
+    x = 0.25 * (x[..., :-2] + x[..., 2:]) + 0.5 * x[..., 1:-1]
+    return 0.25 * (x[..., :-2, :] + x[..., 2:, :]) + 0.5 * x[..., 1:-1, :]
 
 
 def _padded(pictures: Tensor, multiple_px: int) -> tuple[Tensor, tuple[int, int]]:

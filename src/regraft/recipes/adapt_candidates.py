@@ -49,8 +49,9 @@ SOURCE_ONLY = "source-only"
 PROBE = "source-only probe"
 #: Base rates for AdamW at a batch of 32, for a pretrained network and for a random one.
 PRETRAINED_LR, RANDOM_LR = 1e-4, 1e-3
-#: Pictures that batch statistics are taken from.
-STATISTICS_FROM = 256
+#: How many pictures of 224 × 224 px batch statistics are taken from: of smaller ones as many as take about the same
+#: time, up to MOST_STATISTICS.
+STATISTICS_FROM, MOST_STATISTICS = 256, 4096
 
 
 class AdaptBench:
@@ -273,10 +274,12 @@ class AdaptBench:
     def own_statistics(self, backbone: ImageBackbone, paths: tuple[Path, ...]) -> None:
         """Statistics of these pictures into the batch-normalisation layers of the backbone, where it has any.
 
-        At most 256 pictures, drawn with the seed: more change the statistics by less than their batches differ.
+        At most 256 pictures of the usual size, drawn with the seed; of digits, which take less time, some thousands.
         """
         if has_statistics(backbone):
-            self.statistics_of(backbone, self.drawn(paths, STATISTICS_FROM))
+            smaller = 224 * 224 / math.prod(self.spec.shape[1:])
+            count = round(min(MOST_STATISTICS, STATISTICS_FROM * max(1.0, smaller)))
+            self.statistics_of(backbone, self.drawn(paths, count))
 
     def drawn(self, paths: tuple[Path, ...], count: int) -> PictureStream:
         """At most `count` of these pictures, drawn and shuffled with the seed, in batches for statistics."""

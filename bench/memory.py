@@ -1,4 +1,4 @@
-"""A training step on the CPU with and without `regraft.engine.memory.keep_freed_memory`, in fresh processes.
+"""A training step on the CPU with and without `regraft.core.memory.keep_freed_memory`, in fresh processes.
 
     python bench/memory.py [--model mobilenetv2_100] [--batch 32] [--steps 6] [--rounds 3]
 
@@ -21,7 +21,7 @@ def measure(model: str, batch: int, steps: int, keep: bool) -> dict[str, float]:
     import timm
     import torch
 
-    from regraft.engine.memory import keep_freed_memory
+    from regraft.core.memory import keep_freed_memory
 
     if keep and not keep_freed_memory():
         raise SystemExit("This is not glibc: there is nothing to measure.")

@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regraft.backbones.weights import read_tensors
+from regraft.core.memory import keep_freed_memory
+from regraft.core.tensor_files import read_tensors
 from regraft.data.picture import Picture, read_picture, write_picture
-from regraft.engine.memory import keep_freed_memory
 from regraft.recipes.quantities import memory_bytes
 from regraft.style.base import resize
 from regraft.style.evaluation import peak_memory_bytes, psnr_db

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from regraft.backbones import ImageBackbone, create
-from regraft.backbones.weights import load_weights, read_tensors
+from regraft.backbones.weights import load_weights
 from regraft.core.errors import WeightsError
+from regraft.core.tensor_files import read_tensors
 
 NAME = "test_resnet:size=32"
 

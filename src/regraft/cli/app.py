@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -21,3 +22,18 @@ out = Console(highlight=False, soft_wrap=True)
 RunArgument = Annotated[Path, typer.Argument(help="A run, runs/LAST, or an artifact folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(f"regraft {metadata.version('regraft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass

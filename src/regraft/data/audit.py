@@ -17,12 +17,11 @@ from typing import Any, Final
 import numpy as np
 
 from regraft.core.errors import DataError, UnreadableError
-from regraft.data.decode import MAX_PIXELS, decode_thumbnail, read_bytes
+from regraft.data.decode import MAX_PIXELS, decode_thumbnail, default_threads, read_bytes
 from regraft.data.duplicates import Left, exact_copies, near_copies
 from regraft.data.header import EXTENSIONS, Header, read_header
 from regraft.data.likeness import SIDE_PX, dhash
 from regraft.data.source import Source
-from regraft.data.stream import default_threads
 
 _EXAMPLES: Final = 8
 _SMALL_PX: Final = 32

@@ -7,17 +7,18 @@ everything else, and all of it where torchvision has no decoder, goes through Pi
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-import torchvision  # noqa: F401  (registers torch.ops.image)
 from PIL import Image, ImageChops
 from torch import Tensor
 
 from regraft.core.errors import UnreadableError
+from regraft.data.decoders import image_operators
 from regraft.data.header import Header, read_header
 
 MAX_PIXELS: Final = 50_000_000
@@ -33,7 +34,7 @@ def _torchvision_decoder() -> Callable[[Tensor, int], Tensor] | None:
     It cannot be caught at the call: before Python 3.14 the warning filters belong to the whole process, and threads
     that set them aside at the same time leave the user's changed.
     """
-    decoder: Callable[[Tensor, int], Tensor] | None = getattr(torch.ops.image, "decode_jpeg", None)
+    decoder: Callable[[Tensor, int], Tensor] | None = getattr(image_operators(), "decode_jpeg", None)
     return decoder
 
 
@@ -172,3 +173,9 @@ def upright(pixels: Tensor, orientation: int) -> Tensor:
     # After the transpose, 5–8 need: nothing, a mirror left-right, both, a mirror top-bottom.
     flips = {2: [2], 3: [1, 2], 4: [1], 5: [], 6: [2], 7: [1, 2], 8: [1]}[orientation]
     return pixels.flip(flips).contiguous() if flips else pixels.contiguous()
+
+
+def default_threads() -> int:
+    """Decoding threads where none are asked for: the processors this process may use, at most 16."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, usable))

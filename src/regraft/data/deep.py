@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 import torch
-import torchvision  # noqa: F401  (registers torch.ops.image)
 
 from regraft.core.errors import MissingExtraError, UnreadableError
+from regraft.data.decoders import image_operators
 from regraft.data.header import Header
 
 _UNCHANGED: Final = 0
@@ -24,7 +24,7 @@ _COLOUR_TYPE: Final = {1: 0, 2: 4, 3: 2, 4: 6}
 def decode_png16(data: bytes, name: str) -> np.ndarray:
     """A 16-bit PNG → uint16 (H, W, C) with C of 1 to 4: grey, grey and alpha, RGB, RGBA. Raises UnreadableError."""
     try:
-        found = torch.ops.image.decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), _UNCHANGED)
+        found = image_operators().decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), _UNCHANGED)
     except RuntimeError as error:
         raise UnreadableError(f"{name} cannot be decoded: {error}.", kind="unreadable") from error
     if found.dtype != torch.uint16:

@@ -6,7 +6,6 @@ epoch, or spread over several processes, sees what an uninterrupted single one w
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from torchvision.transforms.v2 import InterpolationMode
 
 from regraft.core.errors import DataError
 from regraft.core.types import Batch
-from regraft.data.decode import decode
+from regraft.data.decode import decode, default_threads
 from regraft.data.transform import resize
 
 #: Batches that are being made while the consumer works on an earlier one.
@@ -194,9 +193,3 @@ class _Cache:
                 self._held[i] = value
                 self._held_bytes += size_bytes
         return value
-
-
-def default_threads() -> int:
-    """Decoding threads where none are asked for: the processors this process may use, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, usable))

@@ -16,9 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from regraft.core.errors import DataError, RegraftError, UnreadableError, UsageError
-from regraft.data.decode import MAX_PIXELS, decode, decode_bytes
+from regraft.data.decode import MAX_PIXELS, decode, decode_bytes, default_threads
 from regraft.data.header import EXTENSIONS, read_header
-from regraft.data.stream import default_threads
 
 Picture: TypeAlias = "str | Path | np.ndarray | Image.Image"
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
 
 from regraft.core.errors import UsageError
+from regraft.core.hardware import best_precision, find_device
+from regraft.core.memory import keep_freed_memory
 from regraft.engine.fabric import Autocast, Fabric, seed_everything
-from regraft.engine.memory import keep_freed_memory
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: Those that are computed by autocast, by Fabric's names.
@@ -48,7 +48,7 @@ def launch(
     device: "auto", "cpu", "cuda" or "mps". precision: "auto", "fp32", "bf16" or "fp16".
     Raises UsageError for a device that is not there or a precision that it does not have.
     """
-    kind = _accelerator(device)
+    kind = find_device(device).type
     if devices < 1:
         raise UsageError(f"--devices takes 1 or more, not {devices}.")
     if kind == "cuda" and devices > torch.cuda.device_count():
@@ -78,40 +78,3 @@ def launch(
 def is_further_process() -> bool:
     """Whether this process was started by another one's `launch`: it computes, and shows nothing."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
-
-
-def best_precision(kind: str) -> str:
-    """bf16 where the device computes it natively, fp16 on older GPUs, else fp32.
-
-    A CPU without bf16 instructions computes bf16 ten times slower than fp32 (measured), so it is never chosen there.
-    """
-    if kind == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if kind == "cpu" and cpu_has_bf16():
-        return "bf16"
-    return "fp32"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this processor has AVX-512 BF16 or AMX instructions (Linux and Intel/AMD; elsewhere False)."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as source:
-            flags = next((line.split() for line in source if line.startswith("flags")), [])
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _accelerator(device: str) -> str:
-    with warnings.catch_warnings():
-        # A machine without a driver warns at every look; the answer "no GPU" is what was asked for.
-        warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
-        cuda = torch.cuda.is_available()
-    mps = torch.backends.mps.is_available()
-    if device == "auto":
-        return "cuda" if cuda else "mps" if mps else "cpu"
-    if device not in {"cpu", "cuda", "mps"}:
-        raise UsageError(f"--device takes auto, cpu, cuda or mps; {device!r} came.")
-    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
-        raise UsageError(f"--device {device} was asked for, but PyTorch sees none here: use --device cpu or auto.")
-    return device

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from regraft.core.environment import PACKAGES, cpu_name, installed
-from regraft.engine.device import best_precision, cpu_has_bf16
+from regraft.core.hardware import best_precision, cpu_has_bf16
 
 EXTRAS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from regraft.core.errors import UsageError
+from regraft.core.hardware import find_device
+from regraft.core.memory import keep_freed_memory
 from regraft.data.picture import WRITTEN, Picture, check_writable, read_picture, write_picture
 from regraft.deploy.inputs import expand_inputs
 from regraft.deploy.style_runtime import COMPILED, preparation
-from regraft.engine import launch
 from regraft.recipes.listener import Listener
 from regraft.recipes.picture_files import read_each
 from regraft.recipes.stylize_config import StyleConfig
@@ -67,7 +68,10 @@ def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> lis
         check_writable(path, force=config.force)
         if config.report:
             _check_page(path.with_suffix(".html"), config.force)
-    device = launch(device=config.device, precision="fp32", seed=config.seed or 0).device
+    device = find_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(config.seed or 0)
     styler = build_styler(config, device=device, count=len(inputs))
     styles = read_styles(config, styler, device)
     masks = read_masks(config)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor
 
-from regraft.engine.device import best_precision
+from regraft.core.hardware import best_precision
 from regraft.style.arbitrary_net import ArbitraryNet, StyleCode, mix_codes
 from regraft.style.base import (
     OnStep,

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from regraft.core.errors import UsageError, WeightsError, unknown_name
 from regraft.core.files import sha256_file
 from regraft.core.registry import Registry
+from regraft.core.tensor_files import read_tensors
 from regraft.style.sprig import STAGES, Sprig
 
 INPUT: Final = "input"
@@ -179,11 +179,11 @@ def vgg16(weights: Path | None) -> PerceptualNetwork:
 
 def _vgg(name: str, layout: str, weights: Path | None) -> PerceptualNetwork:
     """Convolution and ReLU are one layer, named `relu<block>_<number>`; pooling is by average (Gatys et al. 2016)."""
-    from torchvision.models import vgg
+    from torchvision.models import get_model_weights, vgg
 
     with torch.random.fork_rng(devices=[]):
         features = vgg.make_layers(vgg.cfgs[layout], batch_norm=False)
-    enum = torchvision.models.get_model_weights(name)
+    enum = get_model_weights(name)
     source = _load(features, name, weights, enum["IMAGENET1K_V1"])
     stages: dict[str, nn.Module] = {}
     block, number = 1, 1
@@ -226,8 +226,6 @@ def _every_position(layers: nn.Module) -> nn.Sequential:
 def _load(features: nn.Module, name: str, weights: Path | None, published: Any) -> str:
     """Load a local file or the published weights into `features`; returns what they are."""
     if weights is not None:
-        from regraft.backbones.weights import read_tensors
-
         tensors, source = read_tensors(weights), sha256_file(weights)
     else:
         try:

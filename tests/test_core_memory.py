@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import resource, sys, torch
-from regraft.engine.memory import keep_freed_memory
+from regraft.core.memory import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

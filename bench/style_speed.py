@@ -81,7 +81,8 @@ def ov_network(graph: bytes, planes: np.ndarray, threads: int) -> Call:
     model.reshape(list(planes.shape))
     compiled = core.compile_model(
         model, "CPU",
-        {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False},
+        {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False,
+         "INFERENCE_PRECISION_HINT": "f32"},
     )  # fmt: skip
     request = compiled.create_infer_request()
     return lambda: request.infer({0: planes}, share_inputs=True)

@@ -247,6 +247,7 @@ def _openvino(student: Student, threads: int, size_px: tuple[int, int] | None) -
             {
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "f32",  # its own choice is bf16 where the processor has it: grey levels off
                 "ENABLE_CPU_PINNING": False,  # whoever reads pictures wants the same cores
             },
         )

@@ -151,6 +151,26 @@ def test_a_generator_keeps_the_size_and_makes_no_checkerboard(upsampling: str) -
         net(torch.zeros(1, 3, 7, 20))
 
 
+@pytest.mark.parametrize("size", [(16, 16), (33, 46)])
+def test_a_generator_from_the_picture_gives_it_back_at_first(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    net = Generator(GeneratorSettings(4, 1, from_picture=True))
+    picture = torch.rand(2, 3, *size) * 2 - 1
+    picture[:, :, :4] = 1.0  # white has an end too
+    picture.requires_grad_()
+    found = net(picture)
+    assert float((found - picture).detach().abs().max()) <= 1 / 255 + 1e-6
+    (found - 0.3).square().sum().backward()
+    last = net.decoder[-1].weight.grad
+    assert last is not None and bool(last.isfinite().all()) and float(last.abs().max()) > 0
+    assert picture.grad is not None and bool(picture.grad.isfinite().all())
+    # Both kinds have the same tensors, and a description of before means the kind of before.
+    old = {"width": 4, "blocks": 1, "upsampling": "nearest"}
+    assert GeneratorSettings.from_json(old) == GeneratorSettings(4, 1)
+    assert GeneratorSettings.from_json(net.settings.to_json()) == net.settings
+    assert net.state_dict().keys() == Generator(GeneratorSettings(4, 1)).state_dict().keys()
+
+
 def test_pixels_of_one_place_start_out_alike() -> None:
     torch.manual_seed(0)
     first = Generator(GeneratorSettings(4, 0, "pixelshuffle")).decoder[0]
@@ -236,6 +256,7 @@ def test_bytes_and_signed_values_are_each_others_inverse() -> None:
         (lambda: GeneratorSettings(upsampling="neares"), "Did you mean 'nearest'"),
         (lambda: GeneratorSettings.from_json({"width": 8}), "is described by width, blocks, upsampling"),
         (lambda: GeneratorSettings.from_json({"width": 8.5, "blocks": 1, "upsampling": "nearest"}), "whole numbers"),
+        (lambda: GeneratorSettings(from_picture=1), "true or false"),  # type: ignore[arg-type]
         (lambda: DiscriminatorSettings(scales=0), "1 to 5"),
         (lambda: CycleWeights(cycle=-1), "0 or more"),
         (lambda: CycleWeights(identity=float("inf")), "0 or more"),

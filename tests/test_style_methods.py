@@ -264,7 +264,9 @@ def test_a_loss_that_is_no_number_is_an_error() -> None:
 def test_luminance_only_keeps_the_contents_colours(name: str) -> None:
     content = 0.35 + 0.3 * scene(23)
     style = torch.tensor([0.9, 0.2, 0.1]).view(3, 1, 1) * scene(24)
-    found = stylize_keeping_colour(quick(name), content, [(style, 1.0)], "luminance")
+    # One pass of those that may take several: on a picture of so few pixels each moves the brightness.
+    once = {"passes": 1} if "passes" in methods.get(name).heeded else {}
+    found = stylize_keeping_colour(quick(name, **once), content, [(style, 1.0)], "luminance")
 
     def chroma(picture: Tensor) -> np.ndarray:
         r, g, b = picture.numpy()

@@ -30,6 +30,7 @@ def translate(
     width: Annotated[int, typer.Option(help="Channels of the generators; the paper has 64.")] = 32,
     blocks: Annotated[int, typer.Option(help="Residual blocks; the paper has 6 at 128 px, 9 above.")] = 6,
     upsampling: Annotated[str, typer.Option(help="nearest or pixelshuffle.")] = "nearest",
+    from_picture: Annotated[bool, typer.Option(help="Paint on the picture: for a short training.")] = False,
     discriminator_width: Annotated[int, typer.Option(help="Channels of the discriminators; the paper has 64.")] = 32,
     discriminator_layers: Annotated[int, typer.Option(help="Their convolutions of stride 2.")] = 3,
     scales: Annotated[int, typer.Option(help="At how many sizes they look.")] = 2,
@@ -60,10 +61,11 @@ def translate(
 
     config = checked_translate(
         a=a, b=b, test_a=test_a, test_b=test_b, max_bad=max_bad, size=size, width=width, blocks=blocks,
-        upsampling=upsampling, discriminator_width=discriminator_width, discriminator_layers=discriminator_layers,
-        scales=scales, cycle_weight=cycle_weight, identity_weight=identity_weight, pool=pool, budget_s=seconds(budget),
-        epochs=epochs, lr=lr, batch_size=batch_size, ema=ema, flip=flip, seed=seed, deterministic=deterministic,
-        device=device, precision=precision, threads=threads, checkpoint_every_s=seconds(checkpoint_every),
+        upsampling=upsampling, from_picture=from_picture, discriminator_width=discriminator_width,
+        discriminator_layers=discriminator_layers, scales=scales, cycle_weight=cycle_weight,
+        identity_weight=identity_weight, pool=pool, budget_s=seconds(budget), epochs=epochs, lr=lr,
+        batch_size=batch_size, ema=ema, flip=flip, seed=seed, deterministic=deterministic, device=device,
+        precision=precision, threads=threads, checkpoint_every_s=seconds(checkpoint_every),
     )  # fmt: skip
     with Screen() as screen:
         run = run_translate(config, runs=runs, folder=output, fresh=fresh, listener=screen.listener)

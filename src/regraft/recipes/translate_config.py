@@ -34,6 +34,7 @@ class TranslateConfig(BaseModel):
     width: int = Field(32, ge=2, le=256)
     blocks: int = Field(6, ge=0, le=32)
     upsampling: Literal["nearest", "pixelshuffle"] = "nearest"
+    from_picture: bool = False
     discriminator_width: int = Field(32, ge=1, le=256)
     discriminator_layers: int = Field(3, ge=1, le=6)
     scales: int = Field(2, ge=1, le=5)
@@ -76,8 +77,9 @@ class TranslateConfig(BaseModel):
 
     def task(self) -> CycleGAN:
         """The networks with random weights; the caller sets the random state."""
+        generator = GeneratorSettings(self.width, self.blocks, self.upsampling, self.from_picture)
         return CycleGAN(
-            GeneratorSettings(self.width, self.blocks, self.upsampling), self.discriminator(), side_px=self.size,
+            generator, self.discriminator(), side_px=self.size,
             weights=CycleWeights(self.cycle_weight, self.identity_weight), pool=self.pool,
         )  # fmt: skip
 

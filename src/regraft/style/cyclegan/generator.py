@@ -17,16 +17,20 @@ UPSAMPLINGS: Final = ("nearest", "pixelshuffle")
 STRIDE_PX: Final = 4
 #: Deviation of the random weights that everything starts from (arXiv:1703.10593, section 4).
 INITIAL_DEVIATION: Final = 0.02
+#: Where the picture that is painted on is cut, so that what gives it has an end: half a grey level before black, white.
+NEAR_WHITE: Final = 1 - 1 / 255
 
 
 @dataclass(frozen=True)
 class GeneratorSettings:
     """width: channels at full size, four times as many at a quarter. blocks: residual blocks there. upsampling: one of
-    `UPSAMPLINGS`. Raises UsageError for values without meaning, or so large that no machine would hold them."""
+    `UPSAMPLINGS`. from_picture: the network paints on the picture, which it gives back at first. Raises UsageError for
+    values without meaning, or so large that no machine would hold them."""
 
     width: int = 32
     blocks: int = 6
     upsampling: str = "nearest"
+    from_picture: bool = False
 
     def __post_init__(self) -> None:
         if type(self.width) is not int or type(self.blocks) is not int or not isinstance(self.upsampling, str):
@@ -37,13 +41,17 @@ class GeneratorSettings:
             )
         if self.upsampling not in UPSAMPLINGS:
             raise unknown_name("upsampling", self.upsampling, UPSAMPLINGS)
+        if type(self.from_picture) is not bool:
+            raise UsageError("A generator begins from the picture or it does not: from_picture is true or false.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> GeneratorSettings:
-        """Raises UsageError for anything that `to_json` does not write."""
+        """Raises UsageError for anything that `to_json` does not write. Files of before `from_picture` lack it."""
+        if isinstance(value, Mapping):
+            value = {"from_picture": False, **value}
         if not isinstance(value, Mapping) or set(value) != set(asdict(cls())):
             raise UsageError(f"A generator is described by {', '.join(asdict(cls()))}; {value!r} came.")
         return cls(**value)
@@ -60,7 +68,9 @@ class Generator(nn.Module):
     Differs from the paper: it enlarges without transposed convolutions, whose uneven overlap leaves a checkerboard
     (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts"). "nearest": each pixel becomes 2 × 2, then a 3 × 3
     convolution; "pixelshuffle": a convolution gives the four pixels (arXiv:1609.05158), which start out alike (Aitken
-    et al. 2017, arXiv:1707.02937).
+    et al. 2017, arXiv:1707.02937). With `from_picture` what the decoder gives is added to the picture before the tanh,
+    and is 0 at first: a short training then begins with the picture, not with noise (the identity start of He et al.
+    2016, arXiv:1603.05027, for the whole network).
     """
 
     def __init__(self, settings: GeneratorSettings) -> None:
@@ -84,6 +94,10 @@ class Generator(nn.Module):
         for module in self.modules():
             if isinstance(module, Shuffled):
                 module.start_alike()
+        if settings.from_picture:
+            last = self.decoder[-1]
+            assert isinstance(last, nn.Conv2d)
+            nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = int(x.shape[-2]), int(x.shape[-1])
@@ -92,9 +106,11 @@ class Generator(nn.Module):
         missing = (-width % STRIDE_PX, -height % STRIDE_PX)
         if any(missing):
             x = F.pad(x, (0, missing[0], 0, missing[1]), mode="reflect")
-        found = self.decoder(self.blocks(self.encoder(x)))
         # In float32: half precision has fewer steps near 1 than an 8-bit picture.
-        bounded: Tensor = found[..., :height, :width].float().tanh()
+        found = self.decoder(self.blocks(self.encoder(x))).float()
+        if self.settings.from_picture:
+            found = found + x.float().clamp(-NEAR_WHITE, NEAR_WHITE).atanh()
+        bounded: Tensor = found[..., :height, :width].tanh()
         return bounded
 
 

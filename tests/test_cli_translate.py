@@ -80,6 +80,7 @@ def test_a_run_has_all_that_it_promises(run: Path, folders: Path) -> None:
     assert page.count("data:image/jpeg;base64,") == 2 * 4 * 3 and page.count("<svg") == 2
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert report["verdict"].split(";")[0][:60] in page.replace("&gt;", ">")
+    assert report["verdict"].endswith("(--from-picture --cycle-weight 2 --identity-weight 0).")  # neither way helped
 
 
 def test_the_command_prints_its_report_and_applies_both_ways(folders: Path, shell: Shell, tmp_path: Path) -> None:

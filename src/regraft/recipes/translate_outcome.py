@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from regraft.core.files import write_json
+from regraft.recipes.translate_config import TranslateConfig
 from regraft.recipes.translate_figures import BACKBONE, HALF_SAMPLES, Outcome
 from regraft.report.schema import plain
 from regraft.report.translation_page import FORMAT, Strip, render_translation
@@ -46,7 +47,9 @@ def conclude_translation(training: Training, spent: Callable[[], float], command
         "training_s": round(training.seconds, 2),
         "total_s": round(spent(), 2),
         "trained_parameters": training.plan.trained_parameters,
-        "verdict": " ".join(_sentence(way, names, outcomes[way], figures[way]) for way in DIRECTIONS),
+        "verdict": " ".join(
+            [*(_sentence(way, names, outcomes[way], figures[way]) for way in DIRECTIONS), *_next(config, outcomes)]
+        ),
         "directions": figures,
         "discriminator_accuracy": found.accuracy,
         "history": [one.to_json() for one in training.history],
@@ -101,6 +104,16 @@ def _sentence(way: str, names: tuple[str, str], outcome: Outcome, figures: Mappi
         f"{outcome.mmd2_after:.3f}, nearer in {outcome.nearer:.0%} of half-samples); there and back SSIM "
         f"{figures['cycle_ssim']:.2f}."
     )
+
+
+def _next(config: TranslateConfig, outcomes: Mapping[str, Outcome]) -> list[str]:
+    """What to try where no way helped: a short training does better from the picture itself."""
+    if config.from_picture or any(outcome.helped for outcome in outcomes.values()):
+        return []
+    return [
+        "Neither way helped: train longer, or paint on the picture itself (--from-picture --cycle-weight 2 "
+        "--identity-weight 0)."
+    ]
 
 
 def _strips(pictures: Tensor, outcome: Outcome) -> list[Strip]:

@@ -33,10 +33,15 @@ def test_the_statistics_are_numpy_s(layered: LayeredBackbone) -> None:
     inner, found = layered.inner(x), layered(x).pooled.numpy()
     parts = [inner.pooled.numpy()]
     for index in layered.chosen:
-        values = inner.maps[index].numpy().reshape(3, inner.maps[index].shape[1], -1)
-        parts += [values.mean(axis=2), values.max(axis=2), np.maximum(values.std(axis=2), 1e-3)]
+        maps = inner.maps[index].numpy()
+        # Every pixel four times along each side, so that the borders of the cells fall between pixels.
+        fine = maps.repeat(4, axis=2).repeat(4, axis=3)
+        side = maps.shape[2]
+        cells = fine.reshape(3, -1, 4, side, 4, side).mean(axis=(3, 5))
+        values = maps.reshape(3, maps.shape[1], -1)
+        parts += [cells.reshape(3, -1), values.max(axis=2), np.maximum(values.std(axis=2), 1e-3)]
     np.testing.assert_allclose(found, np.concatenate(parts, axis=1), atol=2e-5)
-    assert found.shape[1] == layered.feature_dim == 1280 + 3 * (32 + 96 + 320)  # the first of four maps is left out
+    assert found.shape[1] == layered.feature_dim == 1280 + 18 * (32 + 96 + 320)  # the first of four maps is left out
 
 
 @torch.no_grad()

@@ -1,10 +1,12 @@
 """All layers as features: what the last layer has thrown away may be what a task far from the pretraining needs.
 
-Beside the pooled features stand mean, largest value and deviation of every channel of up to four intermediate maps.
+Beside the pooled features stand, of every channel of up to four intermediate maps, its mean in each cell of a coarse
+grid, its largest value and its deviation. The grid keeps where something is, which counts wherever pictures are taken
+from one position, as X-rays and parts under a camera are.
 
 Paper: Evci et al., "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning", ICML 2022,
-arXiv:2201.03529. Differs from it in three statistics per channel in place of a coarse grid, and in that the
-regularisation of the head stands for its selection of features.
+arXiv:2201.03529. Differs from it in two statistics per channel beside the grid, and in that the regularisation of the
+head stands for its selection of features.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from regraft.core.types import Features
 
 #: Intermediate maps that are read, the deepest ones of evenly spread ones; the shallowest is nearly the picture.
 MOST_MAPS = 4
+#: Cells of the grid along each side of a map.
+GRID = 4
 _TINY = 1e-6
 
 
 class LayeredBackbone(ImageBackbone):
-    """pooled: (N, D + 3 · ΣC) of an inner backbone with D pooled features and maps of C channels, by a fixed scale.
+    """pooled: (N, D + 18 · ΣC) of an inner backbone with D pooled features and maps of C channels, by a fixed scale:
+    of a map first the 16 cells of each channel, row by row, then the largest values, then the deviations.
 
     Every coordinate is (value − centre) / spread; `scale_by` sets both from pictures, and they travel in artifacts.
     Until then they are 0 and 1. The maps stay what they are.
@@ -36,11 +41,14 @@ class LayeredBackbone(ImageBackbone):
                 f"{inner.recipe.get('name', 'This backbone')} has no maps to read: leave readout=layers out."
             )
         chosen = sorted({round(i) for i in np.linspace(min(1, len(shapes) - 1), len(shapes) - 1, MOST_MAPS)})
-        widths = [inner.feature_dim, *(3 * shapes[i][0] for i in chosen)]
+        widths = [inner.feature_dim, *((GRID * GRID + 2) * shapes[i][0] for i in chosen)]
         super().__init__(inner.input_spec, sum(widths))
         self.inner = inner
         self.chosen, self.widths = tuple(chosen), tuple(widths)
         self.recipe, self.provenance = inner.recipe, inner.provenance
+        for index in chosen:
+            rows, columns = (_shares(side, GRID) for side in shapes[index][1:])
+            self.register_buffer(f"cells{index}", torch.kron(rows, columns), persistent=False)
         self.register_buffer("centre", torch.zeros(self.feature_dim))
         self.register_buffer("spread", torch.ones(self.feature_dim))
         self.centre: Tensor
@@ -51,9 +59,10 @@ class LayeredBackbone(ImageBackbone):
         parts = [found.pooled]
         for index in self.chosen:
             values = found.maps[index]
+            cells = values.flatten(2) @ self.get_buffer(f"cells{index}").to(values.dtype)
             mean = values.mean(dim=(2, 3), keepdim=True)
             deviation = ((values - mean) * (values - mean)).mean(dim=(2, 3)).clamp(min=_TINY).sqrt()
-            parts += [mean.flatten(1), values.amax(dim=(2, 3)), deviation]
+            parts += [cells.flatten(1), values.amax(dim=(2, 3)), deviation]
         return Features((torch.cat(parts, dim=1) - self.centre) / self.spread, found.maps)
 
     def scale_by(self, raw: np.ndarray) -> np.ndarray:
@@ -112,6 +121,15 @@ def with_layers(backbone: ImageBackbone) -> LayeredBackbone | None:
     layered = LayeredBackbone(backbone)
     layered.recipe = {**backbone.recipe, "options": {**backbone.recipe.get("options", {}), "readout": "layers"}}
     return layered.to(backbone.input_mean.device)
+
+
+def _shares(pixels: int, cells: int) -> Tensor:
+    """(pixels, cells): the share that each pixel has in the mean of each of equally wide cells along a line."""
+    edges = torch.arange(pixels + 1, dtype=torch.float64)
+    borders = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
+    upper = torch.minimum(edges[1:, None], borders[None, 1:])
+    lower = torch.maximum(edges[:-1, None], borders[None, :-1])
+    return ((upper - lower).clamp(min=0) * cells / pixels).float()
 
 
 def _map_shapes(backbone: ImageBackbone) -> list[tuple[int, ...]]:

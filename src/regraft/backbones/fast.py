@@ -150,13 +150,20 @@ def _torch_engine(net: ImageBackbone, *, autocast: bool) -> Engine:
     return run
 
 
+def _traced(net: ImageBackbone, batch_size: int) -> bytes:
+    """ONNX with batch norm folded before: a third of the operators less, each of which takes milliseconds to trace."""
+    folded = copy.deepcopy(net)
+    fold_batch_norm(folded)
+    return trace_onnx(folded, batch_size)
+
+
 def _openvino_engine(net: ImageBackbone, batch_size: int, precision: str = "f32") -> Engine:
     try:
         import onnx  # noqa: F401  (the translation needs it)
         import openvino
     except ImportError as error:
         raise MissingExtraError("Feature engine openvino", "openvino") from error
-    model = openvino.Core().read_model(trace_onnx(net, batch_size))
+    model = openvino.Core().read_model(_traced(net, batch_size))
     compiled = openvino.compile_model(
         model,
         "CPU",
@@ -183,7 +190,7 @@ def _onnxruntime_engine(net: ImageBackbone, batch_size: int) -> Engine:
         raise MissingExtraError("Feature engine onnxruntime", "onnx") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(trace_onnx(net, batch_size), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(_traced(net, batch_size), options, providers=["CPUExecutionProvider"])
 
     def run(x: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(None, {"images": x})[0])

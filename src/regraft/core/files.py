@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (two-space indent, no NaN) so that a reader sees the old file or the new one."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of equal length as Parquet, so that a reader sees the old file or the new one."""
+    import pyarrow  # with a third of a second, only where there is something to write
+    import pyarrow.parquet
+
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.table(dict(columns)), temporary)
 
 
 def read_json(path: Path) -> Any:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from regraft.core.files import replacing, write_text
+from regraft.core.files import write_table, write_text
 from regraft.deploy.packing import pack_regression
 from regraft.measure.bootstrap import Interval
 from regraft.measure.conformal import UNKNOWN
@@ -56,8 +54,7 @@ def conclude_numbers(
         "split": ["target"] * len(target),
         "predicted": kept.target_logits[:, 0].astype(float).tolist(),
     }
-    with replacing(bench.run.path / "predictions.parquet") as temporary:
-        pq.write_table(pa.table(rows), temporary)
+    write_table(bench.run.path / "predictions.parquet", rows)
     write_text(bench.run.path / "plan.txt", decision.plan)
     own = figures.get(kept.name)
     errors = {c.name: _source_error(c, held) for c in candidates}

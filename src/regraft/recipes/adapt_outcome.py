@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from regraft.core.files import replacing, write_text
+from regraft.core.files import write_table, write_text
 from regraft.deploy.packing import pack
 from regraft.deploy.prediction import UNKNOWN
 from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
@@ -268,7 +265,7 @@ def _write_predictions(bench: AdaptBench, probabilities: np.ndarray) -> None:
         "predicted": probabilities.argmax(1).tolist(),
         "probabilities": probabilities.astype(np.float32).tolist(),
     }
-    _write_table(bench.run.path / "predictions.parquet", rows)
+    write_table(bench.run.path / "predictions.parquet", rows)
 
 
 def _write_maps(bench: AdaptBench, control: Adapted, kept: Adapted) -> None:
@@ -293,9 +290,4 @@ def _write_maps(bench: AdaptBench, control: Adapted, kept: Adapted) -> None:
         rows["label"] += labels[at].tolist()
         rows["x"] += xy[:, 0].tolist()
         rows["y"] += xy[:, 1].tolist()
-    _write_table(bench.run.path / "domains.parquet", rows)
-
-
-def _write_table(path: Path, rows: Mapping[str, list[Any]]) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(dict(rows)), temporary)
+    write_table(bench.run.path / "domains.parquet", rows)

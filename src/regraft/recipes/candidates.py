@@ -102,6 +102,10 @@ class Workbench:
         """The pretrained backbone's features by the fastest engine that agrees with it; each is built once."""
         if half not in self._quick:
             device = self.machine.device.type
+            other = self._quick.get(not half)
+            if other is not None and other.engine in ("openvino", "onnxruntime"):  # full precision it is in any case
+                self._quick[half] = other
+                return other
             self._quick[half] = fast_features(
                 self.backbone, device=device, batch_size=32, n_pictures=n_pictures, half=half
             )

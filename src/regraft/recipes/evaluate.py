@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from regraft.core.environment import command_line, describe
-from regraft.core.files import read_json, replacing, write_json
+from regraft.core.files import read_json, write_json, write_table
 from regraft.core.rundir import RunDirectory, artifact_of
 from regraft.data.audit import audit
 from regraft.data.source import read_source
@@ -128,5 +126,4 @@ def _write_predictions(run: Path, paths: list[str], columns: Mapping[str, list[A
         "candidate": ["model"] * len(paths),
         **columns,
     }
-    with replacing(run / "predictions.parquet") as temporary:
-        pq.write_table(pa.table(rows), temporary)
+    write_table(run / "predictions.parquet", rows)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from regraft.core.errors import UsageError
 from regraft.core.rundir import artifact_of
@@ -48,6 +47,8 @@ def run_export(run: Path, out: Path, *, pictures: Sequence[Path], force: bool, l
 
 def _validation_pictures(run: Path) -> tuple[list[Path], np.ndarray | None]:
     """The run's validation pictures with their labels; of an adaptation its target pictures, which have none."""
+    import pyarrow.parquet as pq
+
     table = run / "predictions.parquet"
     if not table.is_file():
         return [], None

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from regraft.backbones.base import ImageBackbone
-from regraft.core.files import replacing
+from regraft.core.files import write_table
 from regraft.deploy.packing import pack
 from regraft.measure.bootstrap import bootstrap
 from regraft.measure.calibration import reliability
@@ -189,5 +187,4 @@ def _write_predictions(models: DomainModels, answers: np.ndarray, final: LinearM
         "probabilities": np.concatenate([answers, own]).astype(np.float32).tolist(),
     }
     path: Path = models.run.path / "predictions.parquet"
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(table), temporary)
+    write_table(path, table)

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from regraft.core.files import replacing, write_text
+from regraft.core.files import write_table, write_text
 from regraft.data.split import Round
 from regraft.engine import predict
 from regraft.measure.bootstrap import Interval
@@ -270,7 +268,7 @@ def _write_predictions(
             rows["candidate"] += [name] * len(pooled.indices)
             for column, cells in bench.objective.columns(values, pooled.labels).items():
                 rows[column] += cells
-    _write_table(bench.run.path / "predictions.parquet", rows)
+    write_table(bench.run.path / "predictions.parquet", rows)
 
 
 def _write_map(bench: Workbench, task: LinearTask, test: _Pooled, answers: np.ndarray) -> None:
@@ -291,14 +289,9 @@ def _write_map(bench: Workbench, task: LinearTask, test: _Pooled, answers: np.nd
         "x": xy[:, 0].tolist(),
         "y": xy[:, 1].tolist(),
     }
-    _write_table(bench.run.path / "embedding.parquet", rows)
+    write_table(bench.run.path / "embedding.parquet", rows)
 
 
 def _write_plan(bench: Workbench, chosen: str) -> None:
     task = bench.task(chosen, None)
     write_text(bench.run.path / "plan.txt", f"{chosen}\n{bench.plan(chosen, task, bench.config.batch_size)}\n")
-
-
-def _write_table(path: Path, rows: Mapping[str, list[Any]]) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(dict(rows)), temporary)

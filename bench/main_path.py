@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 BACKBONE = "mobilenetv2_100:pad_type=same"
-#: An X-ray fills its picture: nothing of it is cropped away, as ImageNet's preprocessing would.
-SEEN = {"chest_xray": ",crop_pct=1.0,readout=auto"}
+#: X-rays and patches of steel fill their pictures: nothing is cropped away, as ImageNet's preprocessing would.
+SEEN = {"chest_xray": ",crop_pct=1.0,readout=auto", "neu_cls": ",crop_pct=1.0"}
 OPTIONS: dict[str, list[str]] = {
     "hymenoptera": [],
     "neu_cls": [],

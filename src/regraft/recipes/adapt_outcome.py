@@ -134,7 +134,7 @@ def _judge(bench: AdaptBench, candidate: Adapted, oracle: Oracle) -> np.ndarray:
     if all(place is not None for place in places):  # the same pictures: their answers are there already
         return candidate.target_logits[np.array(places)]
     features = bench.features(model.backbone, oracle.source.paths, f"{candidate.name}: oracle")
-    weight, bias = model.head.weight.detach().numpy(), model.head.bias.detach().numpy()
+    weight, bias = (part.numpy() for part in model.solved_head())
     return np.asarray(features @ weight.T + bias)
 
 

@@ -30,9 +30,9 @@ from regraft.recipes.config import FitConfig
 from regraft.recipes.features import extract_features
 from regraft.recipes.kinds import objective_of
 from regraft.recipes.listener import Listener
-from regraft.recipes.objective import Objective
 from regraft.recipes.outcome import Final, RoundResult, conclude, write_artifact_of
 from regraft.recipes.pictures import Prepared, prepare
+from regraft.recipes.remarks import tell_audit, unseen_edges
 from regraft.strategies import ProbeHead
 
 log = logging.getLogger(__name__)
@@ -108,29 +108,16 @@ def who_trains(config: FitConfig) -> str:
 def _work(config: FitConfig, prepared: Prepared, run: RunDirectory, machine: Machine, listener: Listener) -> None:
     clock = Clock(run)
     objective = objective_of(prepared, config.label)
-    _tell_audit(prepared, objective, listener)
+    tell_audit(prepared, objective, listener)
     if machine.is_first:
         write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
     backbone = create(config.backbone, config.weights).to(machine.device)
+    for sentence in unseen_edges(prepared.facts, backbone):
+        listener.say(f"  {sentence}")
     metric = objective.metric(config.metric, prepared.labels)
     bench = Workbench(config, objective, metric, prepared, backbone, machine, run, listener)
     fitting = _Fitting(bench, clock)
     fitting.everything()
-
-
-def _tell_audit(prepared: Prepared, objective: Objective, listener: Listener) -> None:
-    report = prepared.audit
-    if prepared.source.assumed:
-        listener.say(prepared.source.assumed)
-    listener.say(
-        f"{report.n_usable} of {report.n_files} pictures {objective.described(prepared.labels)} are usable "
-        f"(looked at in {report.seconds:.1f} s)."
-    )
-    for finding in report.findings:
-        if finding.severity != "info":
-            listener.say(f"  {finding.severity}: {finding.sentence}")
-    for note in prepared.splits.notes:
-        listener.say(f"  {note}")
 
 
 @dataclass

@@ -187,6 +187,19 @@ def test_early_stopping_waits_for_its_patience() -> None:
     assert equal(weights(task), seen[3])
 
 
+def test_random_weights_that_happen_to_score_well_are_not_kept() -> None:
+    found, task, seen = judged([0.9, 0.2, 0.3], FitSettings(4, evaluate_every=2, keep_start=False))
+    assert (found.best_step, found.best_score) == (4, 0.3) and equal(weights(task), seen[2])
+
+
+def test_patience_begins_where_it_is_told_to() -> None:
+    scores = [0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.9]
+    settings = FitSettings(20, evaluate_every=2, patience=2, patience_from=0.45)
+    found, task, seen = judged(scores, settings)  # steps 10 and 12 count, those before do not
+    assert (found.stopped, found.steps, found.best_step) == ("early", 12, 0)
+    assert equal(weights(task), seen[0])
+
+
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that goes on by one second whenever the loop looks: one second a step."""

@@ -156,3 +156,25 @@ def test_a_probe_is_calibrated_by_the_head_that_is_handed_over(
     assert len(labels) == run.data.n_train and len({len(its) for _, its in heads}) == 2
     ((logits, told),) = tuned
     assert np.array_equal(logits, head.out_of_fold) and np.array_equal(told, labels)
+
+
+def test_random_weights_are_no_control(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much validation likes them, the control is one that has been trained; fine-tuning may keep its start."""
+    kept: dict[str, list[int]] = {"finetune": [], "scratch": []}
+
+    def falling(metric: str, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+        judged.append(len(judged))
+        return -float(len(judged)), 0.5, 0.5
+
+    judged: list[int] = []
+    real = Workbench.train
+
+    def train(bench: Workbench, name: str, *told: Any, **options: Any) -> Candidate:
+        found = real(bench, name, *told, **options)
+        kept[name].append(found.best_step)
+        return found
+
+    monkeypatch.setattr(of_classes.ClassObjective, "selection", lambda self, *told: falling(*told))
+    monkeypatch.setattr(Workbench, "train", train)
+    regraft.fit(pictures, runs=tmp_path, backbone="scion:size=64", epochs=1, threads=2, refit=False, resamples=100)
+    assert set(kept["finetune"]) == {0} and min(kept["scratch"]) > 0

@@ -136,9 +136,11 @@ def fit(
             weights = _copied(task)
         if distributed:  # every process must come to the same decision
             score = fabric.broadcast(score)
-        if score > state.best_score:
+        if state.step == 0 and not settings.keep_start:
+            state.best_step, state.best = 0, weights  # to fall back on; whatever has been trained is better
+        elif score > state.best_score:
             state.best_score, state.best_step, state.best, state.bad = score, state.step, weights, 0
-        else:
+        elif state.step >= settings.patience_from * settings.steps:
             state.bad += 1
         if on_step is not None and machine.is_first:
             on_step(_record(state, settings, feeder.steps_per_epoch, loss, lr, values))

@@ -14,8 +14,10 @@ class FitSettings:
     steps: optimiser steps in all. accumulate: batches per step. warmup: share of the steps in which the rate rises.
     final_lr: share of the base rate that the cosine ends at. clip_norm: largest gradient norm, None = off.
     ema: decay of the running average of the weights, 0 = off. evaluate_every: steps between evaluations.
-    patience: evaluations without a better one before stopping, None = never. limit_s: seconds of training, counted over
-    resumes, None = none. checkpoint_every_s: seconds between checkpoints. betas: decay of AdamW's two running averages.
+    patience: evaluations without a better one before stopping, None = never; those before patience_from of the steps do
+    not count. keep_start: whether the weights before the first step may be the best. limit_s: seconds of training,
+    counted over resumes, None = none. checkpoint_every_s: seconds between checkpoints. betas: decay of AdamW's two
+    running averages.
     """
 
     steps: int
@@ -27,6 +29,8 @@ class FitSettings:
     ema: float = 0.0
     evaluate_every: int = 0
     patience: int | None = None
+    patience_from: float = 0.0
+    keep_start: bool = True
     limit_s: float | None = None
     checkpoint_every_s: float = 30.0
     optimizer: str = "adamw"

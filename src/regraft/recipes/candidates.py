@@ -39,6 +39,8 @@ KEEP_STATISTICS_BELOW = 2000
 #: What a nat of validation log-loss counts against a whole unit of the metric when two states are compared: it decides
 #: between states whose accuracy on few pictures is the same.
 LOSS_SHARE = 0.05
+#: Before this share of its steps the control from scratch is not stopped for standing still.
+PATIENCE_OF_SCRATCH = 0.5
 
 
 @dataclass
@@ -211,20 +213,21 @@ class Workbench:
             ema=config.ema,
             evaluate_every=per_epoch,
             patience=config.patience,
+            # The control is judged when it has been trained: random weights that a handful of validation pictures
+            # happen to like are none, and one that finds its way late is not stopped while its rate is still high.
+            patience_from=PATIENCE_OF_SCRATCH if name == "scratch" else 0.0,
+            keep_start=name != "scratch",
             limit_s=limit_s,
             checkpoint_every_s=config.checkpoint_every_s,
             optimizer=config.optimizer,
             seed=config.seed,
         )
         held = None if val is None else self.streams.plain(val, cache=True)
-        last: dict[str, Any] = {"logits": None}
 
         def evaluate(current: Task) -> tuple[float, Mapping[str, float]]:
             assert held is not None and val is not None
             logits = predict(current, held, machine).outputs.numpy()
             selection, value, loss = self.objective.selection(self.metric, logits, self.labels(val))
-            if last["logits"] is None or selection > last["selection"]:
-                last.update(logits=logits, selection=selection, value=value)
             return selection, {"val_metric": value, "val_loss": loss}
 
         result = fit(

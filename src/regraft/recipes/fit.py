@@ -112,8 +112,8 @@ def _work(config: FitConfig, prepared: Prepared, run: RunDirectory, machine: Mac
     if machine.is_first:
         write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
     backbone = create(config.backbone, config.weights).to(machine.device)
-    for sentence in unseen_edges(prepared.facts, backbone):
-        listener.say(f"  {sentence}")
+    if edges := unseen_edges(prepared.facts, backbone):
+        listener.say(f"  {edges}")
     metric = objective.metric(config.metric, prepared.labels)
     bench = Workbench(config, objective, metric, prepared, backbone, machine, run, listener)
     fitting = _Fitting(bench, clock)

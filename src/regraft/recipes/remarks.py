@@ -30,17 +30,16 @@ def tell_audit(prepared: Prepared, objective: Objective, listener: Listener) -> 
         listener.say(f"  {note}")
 
 
-def unseen_edges(facts: Sequence[Facts], backbone: ImageBackbone) -> list[str]:
+def unseen_edges(facts: Sequence[Facts], backbone: ImageBackbone) -> str | None:
     """A sentence where pictures of one size, as one device takes them, lose their edges to the weights' own crop."""
     seen = float(backbone.input_spec.options["crop_pct"])
-    name, _, options = str(backbone.recipe.get("name", "")).partition(":")
     sizes = {(fact.width, fact.height) for fact in facts}
-    if seen >= NEARLY_ALL or "crop_pct" in options or len(sizes) != 1:
-        return []
+    if seen >= NEARLY_ALL or "crop_pct" in backbone.recipe.get("options", {}) or len(sizes) != 1:
+        return None
     ((width, height),) = sizes
-    asked = ",".join(filter(None, (options, "crop_pct=1.0")))
-    return [
+    name = str(backbone.recipe["name"])
+    return (
         f"All pictures are {width} × {height} px, as one device takes them, and the preprocessing of these weights "
         f"cuts {(1 - seen) / 2:.0%} of the short side off each edge. Where the edge may matter: "
-        f"--backbone {name}:{asked} shows all of it."
-    ]
+        f"--backbone {name}{',' if ':' in name else ':'}crop_pct=1.0 shows all of it."
+    )

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 BACKBONE = "mobilenetv2_100:pad_type=same"
-#: X-rays and patches of steel fill their pictures: nothing is cropped away, as ImageNet's preprocessing would.
-SEEN = {"chest_xray": ",crop_pct=1.0,readout=auto", "neu_cls": ",crop_pct=1.0"}
+#: X-rays and patches of steel fill their pictures, so nothing is cropped away; they are no photographs, so early layers
+#: may serve better: readout=auto finds out.
+SEEN = {"chest_xray": ",crop_pct=1.0,readout=auto", "neu_cls": ",crop_pct=1.0,readout=auto"}
 OPTIONS: dict[str, list[str]] = {
     "hymenoptera": [],
     "neu_cls": [],

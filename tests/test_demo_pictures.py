@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import Shell
 from regraft.core.errors import DataError, MissingExtraError
 from regraft.data import demo
 
@@ -130,3 +132,12 @@ def test_nothing_of_scikit_image_is_imported_so_nothing_can_be_fetched(
 
     monkeypatch.setattr(builtins, "__import__", guarded)
     demo.make_demo(tmp_path / "demo")
+
+
+def test_the_command_without_time_to_train_claims_nothing(shell: Shell, tmp_path: Path) -> None:
+    code, out, err = shell("demo", "--budget", "1s", "--backbone", "scion:size=64", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["n_test"] == 425 and report["transfer_gain"] is None and "not known" in report["verdict"]
+    assert report["n_train"] + report["n_val"] == 340  # no refit: the control, where there is time, has all of it
+    assert (tmp_path / "runs" / "demo-pictures" / "SOURCES.md").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from regraft.recipes.budget import schedule, usual_epochs
 from regraft.recipes.candidates import Candidate, Workbench, selection_score
 from regraft.recipes.choice import choose, class_losses
 from regraft.recipes.config import checked, seconds
+from regraft.recipes.outcome import hurried_control
 
 
 def candidate(name: str, strength: float, n: int = 60, seed: int = 0, wrong: int = 6) -> Candidate:
@@ -111,6 +113,21 @@ def test_without_a_budget_a_sensible_one_is_chosen() -> None:
     assert huge.budget_s == 1200
 
 
+def test_a_hurried_control_is_told_with_the_budget_that_it_needs() -> None:
+    time: dict[str, Any] = {"n_train": 200, "epoch_s": 6, "spent_s": 30, "epochs": None, "trained": 2, "refit": True}
+    plan = schedule(budget_s=180, **time)
+    control = candidate("scratch", 1)
+    (sentence,) = hurried_control(plan, control, True)
+    assert f"{plan.epochs:.1f} epochs" in sentence and "25 are usual" in sentence
+    advised = seconds(sentence.partition("--budget ")[2].split()[0])
+    assert schedule(budget_s=advised, **time).epochs == usual_epochs(200)
+    assert hurried_control(schedule(budget_s=advised, **time), control, True) == []
+    assert hurried_control(plan, control, None) == hurried_control(plan, None, True) == []
+    assert hurried_control(plan, replace(control, stopped="early"), True) == []  # it had learned what it could
+    (asked,) = hurried_control(schedule(budget_s=None, **time | {"epochs": 3}), control, True)
+    assert "More --epochs" in asked and "--budget" not in asked
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400), (7, 7), (None, None)]
 )
@@ -176,5 +193,7 @@ def test_random_weights_are_no_control(pictures: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(of_classes.ClassObjective, "selection", lambda self, *told: falling(*told))
     monkeypatch.setattr(Workbench, "train", train)
-    regraft.fit(pictures, runs=tmp_path, backbone="scion:size=64", epochs=1, threads=2, refit=False, resamples=100)
+    options: dict[str, Any] = {"backbone": "scion:size=64", "epochs": 1, "threads": 2, "refit": False}
+    run = regraft.fit(pictures, runs=tmp_path, resamples=100, **options)
+    assert run.data.helped and any("had 1.0 epochs" in alarm for alarm in run.data.alarms)
     assert set(kept["finetune"]) == {0} and min(kept["scratch"]) > 0

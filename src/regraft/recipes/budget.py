@@ -16,6 +16,8 @@ from regraft.core.rundir import RunDirectory
 DEFAULT_LIMITS_S = (60.0, 1200.0)
 #: What scoring, figures and the artifact take, beside a share of the whole.
 RESERVE_S = 8.0
+#: Of a budget this share is planned with; the rest is for what was estimated too low.
+IN_TRAINING = 0.96
 #: An epoch on the refit's larger set and its start-up cost this much more.
 REFIT_COST = 1.35
 
@@ -37,13 +39,24 @@ class Clock:
 
 @dataclass(frozen=True)
 class Schedule:
-    """epochs for each trained candidate; limit_s, a hard limit per candidate; refit_reserve_s, kept for the refit."""
+    """epochs for each trained candidate; limit_s, a hard limit per candidate; refit, whether there is room for it.
+
+    usual: the epochs that so many pictures usually profit from; needed_s: the budget that gives them on this machine,
+    None where the epochs were asked for.
+    """
 
     epochs: float
     limit_s: float | None
     budget_s: float
     epoch_s: float
     refit: bool
+    usual: float = 0.0
+    needed_s: float | None = None
+
+    @property
+    def short(self) -> bool:
+        """Less than half of the usual epochs."""
+        return self.epochs < self.usual / 2
 
 
 def usual_epochs(n_train: int) -> float:
@@ -66,18 +79,20 @@ def schedule(
     epoch_s: seconds of one epoch with its evaluation. trained: how many trainings precede the refit. Where `epochs` is
     given it is kept and nothing is cut off. Too little time for one epoch gives 0 epochs.
     """
-    wanted = usual_epochs(n_train) if epochs is None else epochs
+    usual = usual_epochs(n_train)
     whole = trained + (2 * REFIT_COST if refit else 0)
     if epochs is not None:
-        return Schedule(epochs, None, budget_s or spent_s + wanted * epoch_s * whole + RESERVE_S, epoch_s, refit)
+        budget_s = budget_s or spent_s + epochs * epoch_s * whole + RESERVE_S
+        return Schedule(epochs, None, budget_s, epoch_s, refit, usual)
+    needed = spent_s + RESERVE_S + usual * epoch_s * whole * 1.1
+    ample = needed / IN_TRAINING
     if budget_s is None:
-        needed = spent_s + RESERVE_S + wanted * epoch_s * whole * 1.1
         budget_s = float(min(max(needed, DEFAULT_LIMITS_S[0]), DEFAULT_LIMITS_S[1]))
-    left = max(0.0, budget_s * 0.96 - spent_s - RESERVE_S)
+    left = max(0.0, budget_s * IN_TRAINING - spent_s - RESERVE_S)
     if refit and left / (whole * epoch_s) < 3:  # a refit that halves a short training costs more than it gives
         refit, whole = False, trained
     share = left / max(whole, 1e-9)
     possible = share / max(epoch_s * 1.1, 1e-9)
     if possible < 0.5:
-        return Schedule(0.0, None, budget_s, epoch_s, False)
-    return Schedule(round(min(wanted, possible), 2), share * 1.15, budget_s, epoch_s, refit)
+        return Schedule(0.0, None, budget_s, epoch_s, False, usual, ample)
+    return Schedule(round(min(usual, possible), 2), share * 1.15, budget_s, epoch_s, refit, usual, ample)

@@ -153,6 +153,7 @@ class _Fitting:
             results=results,
             final=final,
             chosen=best,
+            plan=self.plan,
             first=self.first,
             spent=self.clock.spent,
             command=command_line(),

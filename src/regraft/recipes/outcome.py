@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from regraft.engine import predict
 from regraft.measure.bootstrap import Interval
 from regraft.measure.embedding import tsne
 from regraft.measure.verdict import verdict
+from regraft.recipes.budget import Schedule
 from regraft.recipes.candidates import Candidate, Workbench
 from regraft.recipes.choice import choose
 from regraft.recipes.objective import Calibration, Judged, Tested
@@ -81,6 +83,7 @@ def conclude(
     results: list[RoundResult],
     final: Final,
     chosen: str,
+    plan: Schedule | None,
     first: Mapping[str, Any],
     spent: Callable[[], float],
     command: str,
@@ -155,17 +158,20 @@ def conclude(
         "transfer_gain": None if gain is None else {"value": gain.value, "interval": gain.bounds()},
         "verdict": answer[0],
         "helped": answer[1],
-        "alarms": objective.alarms(
-            metric,
-            answers[chosen],
-            test.labels,
-            own,
-            figures,
-            n_test=len(np.unique(test.indices)),
-            gain=gain,
-            validation=validation[chosen],
-            chosen=chosen,
-        ),
+        "alarms": [
+            *objective.alarms(
+                metric,
+                answers[chosen],
+                test.labels,
+                own,
+                figures,
+                n_test=len(np.unique(test.indices)),
+                gain=gain,
+                validation=validation[chosen],
+                chosen=chosen,
+            ),
+            *hurried_control(plan, results[0].candidates.get("scratch"), answer[1]),
+        ],
         "first_answer_s": first["seconds"],
         "first_answer": {k: first[k] for k in ("value", "interval", "how")},
         "n_train": n_train,
@@ -221,6 +227,21 @@ def _verdict(
         )
     found = verdict(metric, intervals[chosen], intervals["scratch"], gain, chosen_name=chosen)
     return found.sentence, found.helped
+
+
+def hurried_control(plan: Schedule | None, control: Candidate | None, helped: bool | None) -> list[str]:
+    """An alarm where transfer helped, and the control had so few epochs that nothing else was to be expected."""
+    if plan is None or control is None or not helped or not plan.short or control.stopped == "early":
+        return []
+    more = (
+        "More --epochs would give it a fairer chance."
+        if plan.needed_s is None
+        else f"On this machine --budget {math.ceil(plan.needed_s / 60)}m would give it all of them."
+    )
+    return [
+        f"The control from scratch had {plan.epochs:.1f} epochs where {plan.usual:.0f} are usual for so many pictures: "
+        f"the gain says what transfer is worth in this time, not what training from scratch can reach. {more}"
+    ]
 
 
 def _notes(final: Final, results: list[RoundResult]) -> list[str]:

@@ -118,7 +118,7 @@ def learning_curves(
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.margins(x=0.02)
             if has["train_loss"] and has["val_loss"] and "val_loss" in keys:
-                axes.legend(loc="upper right")
+                axes.legend(loc="best")
         return _svg(figure, f"Learning curves of {candidate}: loss and validation {metric_label} over {axis}s")
 
 

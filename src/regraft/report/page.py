@@ -187,13 +187,17 @@ def _reason(report: Report) -> str:
         return ""
     if chosen.validation is None:
         return f"{chosen.name} was kept."
-    better = "highest" if metric_of(report.metric).higher_is_better else "lowest"
+    higher = metric_of(report.metric).higher_is_better
     others = [row.validation for row in report.candidates if row is not chosen and row.validation is not None]
-    sign = 1 if metric_of(report.metric).higher_is_better else -1
-    best = all(sign * chosen.validation >= sign * other for other in others)
-    how = f"the {better} of {len(others) + 1}" if best and others else "by the recipe's rule"
+    sign = 1 if higher else -1
+    best = others and all(sign * chosen.validation > sign * other for other in others)
+    how = (
+        f"the {'highest' if higher else 'lowest'} of {len(others) + 1}"
+        if best
+        else "where no other is credibly better in loss"
+    )
     value = format_value(report.metric, chosen.validation)
-    return f"{chosen.name} was kept for its validation figure, {value}, {how}; the test came after that."
+    return f"{chosen.name} was kept: {value} on validation, {how}; the test came after that."
 
 
 def _off_diagonal(matrix: list[list[int]]) -> tuple[int, int]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -79,6 +81,25 @@ def test_the_gain_is_the_difference_of_the_two_figures(run: Path) -> None:
     values = {c.name: c.value for c in report.candidates}
     assert report.transfer_gain is not None
     assert report.transfer_gain.value == pytest.approx(values[report.chosen] - values["scratch"])
+
+
+def test_a_run_on_a_relative_folder_finds_its_pictures_from_anywhere(
+    pictures: Path, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pictures, tmp_path / "data")
+    (tmp_path / "elsewhere").mkdir()
+    code, _, err = shell("fit", "data", *FAST, "--strategies", "probe")
+    assert code == 0, err
+    run = (tmp_path / "runs" / "LAST").resolve()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shell("report", run)[0] == 0
+    assert "data:image/jpeg" in (run / "report.html").read_text()
+    code, _, err = shell("evaluate", run, "../data/test")
+    assert code == 0, err
+    told = pq.read_table(next(Path("runs").glob("*evaluate*/predictions.parquet")))["path"].to_pylist()
+    assert told and all(Path(path).is_absolute() for path in told)
+    pytest.importorskip("onnxruntime")
+    assert shell("export", run, "--onnx", "m.onnx")[0] == 0
 
 
 def test_print_plan_trains_nothing(pictures: Path, shell: Shell, tmp_path: Path) -> None:

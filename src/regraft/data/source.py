@@ -29,7 +29,10 @@ SHORTCUTS: Final = ("patient", "subject", "prefix")
 
 @dataclass(frozen=True)
 class Picture:
-    """One file. split: "train", "val", "test", or None. group: kept on one side of every split."""
+    """One file. split: "train", "val", "test", or None. group: kept on one side of every split.
+
+    In a `Source` the path is absolute: what a run writes down is found again from any working folder.
+    """
 
     path: Path
     label: str | None = None
@@ -296,7 +299,8 @@ def _unique(pictures: list[Picture], skipped: list[str]) -> list[Picture]:
     """Each (file, label, split) once: overlapping roots and repeated table rows name some twice."""
     seen: dict[tuple[Path, str | None, str | None], Picture] = {}
     for picture in pictures:
-        seen.setdefault((picture.path.absolute(), picture.label, picture.split), picture)
+        full = replace(picture, path=picture.path.absolute())
+        seen.setdefault((full.path, full.label, full.split), full)
     if len(seen) < len(pictures):
         skipped.append(f"{len(pictures) - len(seen)} files were named more than once: each is taken once.")
     return list(seen.values())

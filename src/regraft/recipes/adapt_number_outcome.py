@@ -50,7 +50,7 @@ def conclude_numbers(
         gain = number_gain(METRIC, judged[kept.name], judged[control.name], oracle.numbers, **options)
     _pack(bench, decision)
     rows = {
-        "path": [str(path.absolute()) for path in target.paths],
+        "path": [str(path) for path in target.paths],
         "split": ["target"] * len(target),
         "predicted": kept.target_logits[:, 0].astype(float).tolist(),
     }

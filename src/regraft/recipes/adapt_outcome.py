@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -261,7 +260,7 @@ def _pack(bench: AdaptBench, model: Classification, decision: Decision) -> None:
 def _write_predictions(bench: AdaptBench, probabilities: np.ndarray) -> None:
     """probabilities: (M, K), or with unknown ones (M, K + 1); `predicted` is K for unknown."""
     rows = {
-        "path": [str(path.absolute()) for path in bench.target.source.paths],
+        "path": [str(path) for path in bench.target.source.paths],
         "split": ["target"] * len(probabilities),
         "predicted": probabilities.argmax(1).tolist(),
         "probabilities": probabilities.astype(np.float32).tolist(),
@@ -278,8 +277,7 @@ def _write_maps(bench: AdaptBench, control: Adapted, kept: Adapted) -> None:
     held = bench.source.held
     a = np.sort(rng.permutation(len(held))[:MAP_LIMIT])
     b = np.sort(rng.permutation(len(bench.target.source))[:MAP_LIMIT])
-    shown = (*np.array(bench.source_paths(held))[a], *np.array(bench.target.source.paths)[b])
-    paths = [str(Path(path).absolute()) for path in shown]
+    paths = [str(p) for p in (*np.array(bench.source_paths(held))[a], *np.array(bench.target.source.paths)[b])]
     for stage, found in (("before", control), ("after", kept)):
         assert found.source_features is not None
         both = np.concatenate([found.source_features[a], found.target_features[b]])

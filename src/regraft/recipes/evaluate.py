@@ -64,7 +64,7 @@ def run_evaluate(
         runs, "evaluate", Path(where).name, predictor.manifest["backbone"]["model"], config, fresh=True
     )
     write_json(run.path / "env.json", describe(0, device))
-    _write_predictions(run.path, [str(p.path.absolute()) for p in usable.pictures], objective.columns(answers, labels))
+    _write_predictions(run.path, [str(p.path) for p in usable.pictures], objective.columns(answers, labels))
     sentence = (
         f"{format_value(metric, own.value)} {metric.replace('_', ' ')} "
         f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] "

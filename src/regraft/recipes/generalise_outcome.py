@@ -180,7 +180,7 @@ def _write_predictions(models: DomainModels, answers: np.ndarray, final: LinearM
     own = softmax(final.logits(models.features[pictures.held]), temperature)
     both = np.concatenate([rows, pictures.held])
     table = {
-        "path": [str(pictures.source.paths[i].absolute()) for i in both],
+        "path": [str(pictures.source.paths[i]) for i in both],
         "split": ["test"] * len(rows) + ["val"] * len(own),
         "domain": [pictures.names[pictures.domains[i]] for i in both],
         "label": pictures.labels[both].tolist(),

@@ -283,7 +283,7 @@ def _write_predictions(
     for split, pooled in (("val", val), ("test", test)):
         for name in pooled.logits:
             values = answers[name] if split == "test" else calibration.answers(pooled.logits[name])
-            rows["path"] += [str(pictures[i].path.absolute()) for i in pooled.indices]
+            rows["path"] += [str(pictures[i].path) for i in pooled.indices]
             rows["split"] += [split] * len(pooled.indices)
             rows["round"] += pooled.rounds.tolist()
             rows["candidate"] += [name] * len(pooled.indices)
@@ -304,7 +304,7 @@ def _write_map(bench: Workbench, task: LinearTask, test: _Pooled, answers: np.nd
     at = some[kept]
     pictures = bench.prepared.source.pictures
     rows = {
-        "path": [str(pictures[i].path.absolute()) for i in test.indices[at]],
+        "path": [str(pictures[i].path) for i in test.indices[at]],
         "split": ["test"] * len(at),
         **bench.objective.map_columns(answers[at], test.labels[at]),
         "x": xy[:, 0].tolist(),

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from regraft.data.idx import read_idx
+from regraft.images.idx import read_idx
 
 ECE = ("oracle_ece", "oracle_ece_source")
 DOMAINS = ("photo", "art_painting", "cartoon", "sketch")

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from regraft.backbones import ImageBackbone, create
-from regraft.backbones.fast import FastFeatures, cosine, fast_features
-from regraft.data.stream import PictureStream
-from regraft.data.transform import EvalTransform
+from regraft.images.backbones import ImageBackbone, create
+from regraft.images.backbones.fast import FastFeatures, cosine, fast_features
+from regraft.images.stream import PictureStream
+from regraft.images.transform import EvalTransform
 
 WEIGHTS = "weights/mobilenetv2_100_timm_same.safetensors"
 BACKBONE = "mobilenetv2_100:pad_type=same"

@@ -25,7 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import vgg19
 
-from regraft.style import PerceptualNetwork, StyleSettings, methods, perceptual
+from regraft.style import PerceptualNetwork, perceptual
+from regraft.style.base import StyleSettings, methods
 from regraft.style.losses import gram_loss, laplacian_loss, moments
 from style import chosen, squares
 

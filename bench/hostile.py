@@ -22,9 +22,10 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "src")]
 
 from hostile_pictures import Hostile, build  # noqa: E402
 from regraft.core.errors import UnreadableError  # noqa: E402
-from regraft.data.audit import Audit, audit  # noqa: E402
-from regraft.data.decode import decode  # noqa: E402
-from regraft.data.source import Source, read_source  # noqa: E402
+from regraft.data.reading import read_source  # noqa: E402
+from regraft.data.source import Source  # noqa: E402
+from regraft.images.audit import Audit, audit  # noqa: E402
+from regraft.images.decode import decode  # noqa: E402
 
 
 def fate(one: Hostile, usable: Source, found: Audit) -> str:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from regraft.core.files import sha256_file
-from regraft.data.demo import make_demo
+from regraft.images.demo import make_demo
 
 CLASSES = ("brick", "coins", "fur", "wood")
 

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regraft.data.header import EXTENSIONS
-from regraft.data.picture import read_picture
-from regraft.style import StyleSettings, methods, perceptual
-from regraft.style.dial import search
-from regraft.style.evaluation import Evaluator, Figures, centre_square, yardstick
+from regraft.data.extensions import EXTENSIONS
+from regraft.images.picture import read_picture
+from regraft.style import perceptual
+from regraft.style.base import StyleSettings, methods
+from regraft.style.figures.dial import search
+from regraft.style.figures.evaluation import Evaluator, Figures, centre_square, yardstick
 
 
 def squares(folder: Path, side_px: int) -> dict[str, Tensor]:

@@ -30,17 +30,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regraft.core.memory import keep_freed_memory
+from regraft.core.quantities import memory_bytes
 from regraft.core.tensor_files import read_tensors
-from regraft.data.picture import Picture, read_picture, write_picture
-from regraft.recipes.quantities import memory_bytes
+from regraft.images.picture import Picture, read_picture, write_picture
 from regraft.style.base import resize
-from regraft.style.evaluation import peak_memory_bytes, psnr_db
-from regraft.style.fixed import student_footprint
-from regraft.style.footprint import Footprint, measure_footprint
-from regraft.style.large import STATISTICS, stylize_by_pyramid, stylize_large
-from regraft.style.pyramid import levels
-from regraft.style.shipped import fixed_style
-from regraft.style.transfer_net import StudentNet
+from regraft.style.figures.evaluation import peak_memory_bytes, psnr_db
+from regraft.style.large.canvas import STATISTICS, stylize_by_pyramid, stylize_large
+from regraft.style.large.footprint import Footprint, measure_footprint
+from regraft.style.large.pyramid import levels
+from regraft.style.methods.fixed import student_footprint
+from regraft.style.networks.shipped import fixed_style
+from regraft.style.networks.transfer_net import StudentNet
 
 HEIGHT_PX, WIDTH_PX = 2160, 3840
 CELL_PX = (720, 960)

@@ -19,9 +19,9 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from regraft.style import StyleSettings, methods
-from regraft.style.dial import blend, search
-from regraft.style.evaluation import Evaluator, yardstick
+from regraft.style.base import StyleSettings, methods
+from regraft.style.figures.dial import blend, search
+from regraft.style.figures.evaluation import Evaluator, yardstick
 from style import chosen, squares
 
 KEEPS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)

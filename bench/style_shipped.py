@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regraft.data.picture import read_picture
-from regraft.style import StyleSettings, methods, perceptual
-from regraft.style.batch_losses import StyleTerms, select
-from regraft.style.evaluation import Evaluator, measure_costs, yardstick
-from regraft.style.shipped import fixed_style, is_packaged, packaged_net, packaged_styles
-from regraft.style.training import style_targets
+from regraft.images.picture import read_picture
+from regraft.style import perceptual
+from regraft.style.base import StyleSettings, methods
+from regraft.style.figures.evaluation import Evaluator, measure_costs, yardstick
+from regraft.style.networks.shipped import fixed_style, is_packaged, packaged_net, packaged_styles
+from regraft.style.training.batch_losses import StyleTerms, select
+from regraft.style.training.task import style_targets
 from style import squares
 
 #: The paintings of the shipped styles in `data/style/style`, in the teacher's order.

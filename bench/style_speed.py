@@ -27,12 +27,12 @@ import openvino
 import torch
 from torch import nn
 
-from regraft.data.header import EXTENSIONS
-from regraft.deploy.style_export import export_style
-from regraft.deploy.style_onnx import INPUT
-from regraft.deploy.style_runtime import Student, of_model, open_student, runner
-from regraft.style.model_file import StyleModel, load_style_model, save_style_model, student_model
-from regraft.style.transfer_net import StudentNet
+from regraft.data.extensions import EXTENSIONS
+from regraft.deploy.style.export import export_style
+from regraft.deploy.style.onnx import INPUT
+from regraft.deploy.style.runtime import Student, of_model, open_student, runner
+from regraft.style.networks.model_file import StyleModel, load_style_model, save_style_model, student_model
+from regraft.style.networks.transfer_net import StudentNet
 
 SIZES = {"512x512": (512, 512), "1280x720": (720, 1280)}
 BARS_MS = {"512x512": {"network": 10.0, "end to end": 15.0}, "1280x720": {"network": 25.0, "end to end": 35.0}}

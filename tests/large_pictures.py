@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regraft.style.base import resize
-from regraft.style.frozen_norms import Statistics
+from regraft.style.large.frozen_norms import Statistics
 
 
 class Local(nn.Module):

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from hostile_pictures import scene
-from regraft.style.model_file import StyleModel, student_model
-from regraft.style.transfer_net import StudentNet
+from regraft.style.networks.model_file import StyleModel, student_model
+from regraft.style.networks.transfer_net import StudentNet
 
 
 def small_student(

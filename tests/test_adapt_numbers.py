@@ -12,17 +12,17 @@ from PIL import Image, ImageOps
 
 from conftest import Shell
 from discs import draw_discs
-from regraft.adaptation.adapter import FeatureAdapter
-from regraft.adaptation.alarm import Vote
 from regraft.adaptation.base import losses
-from regraft.adaptation.distances import density_ratio
-from regraft.adaptation.number_evidence import judge_numbers, number_validators, own_r2, reverse_r2
-from regraft.adaptation.task import Adaptation
-from regraft.adaptation.validators import dev_risk
+from regraft.adaptation.evidence.alarm import Vote
+from regraft.adaptation.evidence.distances import density_ratio
+from regraft.adaptation.evidence.number_evidence import judge_numbers, number_validators, own_r2, reverse_r2
+from regraft.adaptation.evidence.validators import dev_risk
+from regraft.adaptation.maps.adapter import FeatureAdapter
+from regraft.adaptation.options import checked_adapt
+from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch, DomainView
-from regraft.recipes.adapt_config import checked_adapt
-from regraft.recipes.adapt_numbers import AUTO, number_methods, number_tools
+from regraft.recipes.adapt.numbers import AUTO, number_methods, number_tools
 from regraft.tasks import Regression
 
 

@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageChops
 
 from conftest import Shell
+from regraft.adaptation.altered.streams import PARTNERS, AlteredStream, in_the_style_of, partners_of
 from regraft.core.artifact import read_manifest
 from regraft.core.types import InputSpec
-from regraft.data.stream import PictureStream
-from regraft.data.transform import EvalTransform
-from regraft.recipes.adapt_altered import PARTNERS, AlteredStream, in_the_style_of, partners_of
+from regraft.images.stream import PictureStream
+from regraft.images.transform import EvalTransform
 from tiny_domains import write_domain
 
 FOUR = ("bars", "blobs", "checks", "stripes")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from regraft.adaptation.acquisition import (
+from regraft.adaptation.altered.acquisition import (
     FAITHFUL,
     RANGES,
     Acquisition,

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from regraft.adaptation.adversarial import ADDA, BSP, DANN, Adversarial, DomainConfusion, spectrum
 from regraft.adaptation.base import DomainLoss, losses
-from regraft.adaptation.conditional import CDAN, CDANE
-from regraft.adaptation.discriminator import DomainDiscriminator, domain_cross_entropy, gradient_penalty
+from regraft.adaptation.losses.adversarial import ADDA, BSP, DANN, Adversarial, DomainConfusion, spectrum
+from regraft.adaptation.losses.conditional import CDAN, CDANE
+from regraft.adaptation.losses.discriminator import DomainDiscriminator, domain_cross_entropy, gradient_penalty
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
 from two_domains import Arrays, D, K, arrays, views, weights_of

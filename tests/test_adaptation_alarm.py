@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from regraft.adaptation.alarm import (
+from regraft.adaptation.evidence.alarm import (
     LEAST_AFFINITY,
     LEAST_CONSENSUS,
     LEAST_GAP,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regraft.adaptation.calibration import LEAST_OTHERS, estimated_accuracy, matching_temperature
+from regraft.adaptation.evidence.calibration import LEAST_OTHERS, estimated_accuracy, matching_temperature
 
 
 def test_the_confidence_matches_what_was_asked_for() -> None:

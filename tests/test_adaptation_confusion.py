@@ -10,7 +10,7 @@ import torch
 from scipy.stats import entropy
 
 from regraft.adaptation.base import DomainLoss, losses
-from regraft.adaptation.confusion import AFN, BNM, MCC, Entropy, InformationMaximisation
+from regraft.adaptation.losses.confusion import AFN, BNM, MCC, Entropy, InformationMaximisation
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
 

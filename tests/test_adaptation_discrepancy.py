@@ -13,7 +13,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from torch import nn
 
 from regraft.adaptation.base import DomainLoss, losses
-from regraft.adaptation.discrepancy import MCD, MDD, OwnClassifier, log_odds
+from regraft.adaptation.losses.discrepancy import MCD, MDD, OwnClassifier, log_odds
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
 from two_domains import Arrays, D, K, arrays, views, weights_of

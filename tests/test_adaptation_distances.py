@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 from sklearn.linear_model import Ridge
 
-from regraft.adaptation.distances import (
+from regraft.adaptation.evidence.distances import (
     a_distance,
     class_distance,
     density_ratio,

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from regraft.adaptation.dense_average import DenseAverage, swad_window
-from regraft.adaptation.generalisation import (
+from regraft.adaptation.generalisation.dense_average import DenseAverage, swad_window
+from regraft.adaptation.generalisation.methods import (
     ERM,
     IRM,
     SWAD,
@@ -19,11 +19,11 @@ from regraft.adaptation.generalisation import (
     InterDomainMixup,
     generalisers,
 )
+from regraft.adaptation.training.bench import adapter_model
 from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch, Rule
 from regraft.engine import FitSettings, fit
 from regraft.measure.over_domains import mean_over_domains
-from regraft.recipes.adapt_candidates import adapter_model
 from regraft.strategies import RuleStrategy
 from tiny_training import Numbers, one_machine
 

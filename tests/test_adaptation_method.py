@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regraft.adaptation.base import losses
-from regraft.adaptation.method import is_method, parse_method, variations
+from regraft.adaptation.training.method import is_method, parse_method, variations
 from regraft.core.errors import UsageError
 
 

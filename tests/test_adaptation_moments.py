@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from regraft.adaptation.base import DomainLoss, losses
-from regraft.adaptation.dynamic import DDAN
-from regraft.adaptation.kernels import GaussianKernel, joint_distances, squared_mmd
-from regraft.adaptation.moments import CMD, DAN, DDC, JAN, DeepCORAL
+from regraft.adaptation.losses.dynamic import DDAN
+from regraft.adaptation.losses.kernels import GaussianKernel, joint_distances, squared_mmd
+from regraft.adaptation.losses.moments import CMD, DAN, DDC, JAN, DeepCORAL
 from regraft.core.errors import UsageError
 from regraft.core.types import DomainView
 

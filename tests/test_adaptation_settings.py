@@ -11,22 +11,22 @@ import torch
 from scipy.special import log_softmax, logsumexp, softmax
 from torch import nn
 
-from regraft.adaptation.confusion import BNM, InformationMaximisation, information_loss
-from regraft.adaptation.label_shift import reweigh
-from regraft.adaptation.open_set import OSBP, split
-from regraft.adaptation.partial import class_weights, present, resample
-from regraft.adaptation.self_training import SHOT, PseudoLabel, balanced_cross_entropy
-from regraft.adaptation.task import Adaptation
-from regraft.adaptation.validators import validators
+from regraft.adaptation.evidence.choice import _collapsed
+from regraft.adaptation.evidence.setting import look
+from regraft.adaptation.evidence.validators import validators
+from regraft.adaptation.losses.confusion import BNM, InformationMaximisation, information_loss
+from regraft.adaptation.losses.open_set import OSBP, split
+from regraft.adaptation.losses.self_training import SHOT, PseudoLabel, balanced_cross_entropy
+from regraft.adaptation.maps.label_shift import reweigh
+from regraft.adaptation.training.answers import Adapted
+from regraft.adaptation.training.partial import class_weights, present, resample
+from regraft.adaptation.training.prior import corrected_shares
+from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch, DomainView, Features, InputSpec
 from regraft.measure.calibration import fit_temperature
 from regraft.measure.open_set import open_set_figures
-from regraft.recipes.adapt_answers import Adapted
-from regraft.recipes.adapt_choice import _collapsed
-from regraft.recipes.adapt_prior import corrected_shares
-from regraft.recipes.adapt_setting import look
-from regraft.tasks.classification import Classification
+from regraft.tasks.classification.task import Classification
 from two_domains import D, K, arrays, views, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

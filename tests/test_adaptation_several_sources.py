@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 
 from regraft.adaptation.base import losses
-from regraft.adaptation.several_sources import M3SDA, nearness_weights
-from regraft.adaptation.task import Adaptation
+from regraft.adaptation.domains import Labelled, domain_names, read_labelled
+from regraft.adaptation.training.bench import adapter_model
+from regraft.adaptation.training.cached import FeatureCandidates
+from regraft.adaptation.training.several_sources import M3SDA, nearness_weights
+from regraft.adaptation.training.sources import SourceDomain, measured, sample_weights
+from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch, DomainView
 from regraft.data.vectors import VectorStream
 from regraft.engine.splitting import split_batches
-from regraft.recipes.adapt_candidates import adapter_model
-from regraft.recipes.adapt_features import FeatureCandidates
-from regraft.recipes.adapt_sources import SourceDomain, measured, sample_weights
-from regraft.recipes.domains import Labelled, domain_names, read_labelled
 from two_domains import Arrays, D, K, arrays, picture_domains, views
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,11 +12,11 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from regraft.adaptation.label_shift import bbse, em_prior, importance_weights, prior_offset, reweigh
-from regraft.adaptation.shallow import CORAL, OT, SA, TCA, Affine, Standardise, principal_directions, shallow
-from regraft.adaptation.transport import class_transport, sinkhorn
+from regraft.adaptation.losses.transport import class_transport, sinkhorn
+from regraft.adaptation.maps.label_shift import bbse, em_prior, importance_weights, prior_offset, reweigh
+from regraft.adaptation.maps.shallow import CORAL, OT, SA, TCA, Affine, Standardise, principal_directions, shallow
 from regraft.core.errors import DataError, UsageError
-from regraft.strategies.probe import fit_probe
+from regraft.strategies.heads.probe import fit_probe
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

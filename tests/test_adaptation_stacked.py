@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from regraft.adaptation import stacked
-from regraft.adaptation.stacked import altered_by_chance, blurred
+from regraft.adaptation.altered import stacked
+from regraft.adaptation.altered.stacked import altered_by_chance, blurred
 
 
 def ramp(count: int) -> torch.Tensor:

@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft.adaptation import views
+from regraft.adaptation.altered import views
+from regraft.adaptation.altered.views import fourier_restyle, moved, strengthen
 from regraft.adaptation.base import losses, ramp
-from regraft.adaptation.rules import rules_for
-from regraft.adaptation.self_training import SHOT, FixMatch, MeanTeacher, PseudoLabel, balanced_cross_entropy
-from regraft.adaptation.statistics import has_statistics, recalibrate
-from regraft.adaptation.task import Adaptation
-from regraft.adaptation.views import fourier_restyle, moved, strengthen
-from regraft.backbones import create
+from regraft.adaptation.losses.self_training import SHOT, FixMatch, MeanTeacher, PseudoLabel, balanced_cross_entropy
+from regraft.adaptation.maps.statistics import has_statistics, recalibrate
+from regraft.adaptation.training.rules import rules_for
+from regraft.adaptation.training.task import Adaptation
 from regraft.core.types import Batch, DomainView
 from regraft.engine import FitSettings, fit
+from regraft.images.backbones import create
 from regraft.strategies import RuleStrategy
-from regraft.tasks.classification import Classification
+from regraft.tasks.classification.task import Classification
 from tiny_training import one_machine
 
 K = 3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, rankdata
 from sklearn.linear_model import LinearRegression, RidgeClassifier
 
-from regraft.adaptation.validators import (
+from regraft.adaptation.evidence.validators import (
     BNM,
     DEV,
     SND,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.backbones import ImageBackbone, create, families, known_models
-from regraft.backbones.catalogue import build, parse
 from regraft.core.errors import UsageError
 from regraft.core.types import Backbone, Features
+from regraft.images.backbones import ImageBackbone, create, families, known_models
+from regraft.images.backbones.catalogue import build, parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = (

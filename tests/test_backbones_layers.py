@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.backbones import create
-from regraft.backbones.base import PretrainedHead
-from regraft.backbones.catalogue import build
-from regraft.backbones.layers import LayeredBackbone, with_layers
 from regraft.core.errors import UsageError
+from regraft.images.backbones import create
+from regraft.images.backbones.base import PretrainedHead
+from regraft.images.backbones.catalogue import build
+from regraft.images.backbones.layers import LayeredBackbone, with_layers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

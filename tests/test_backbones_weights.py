@@ -15,10 +15,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from regraft.backbones import ImageBackbone, create
-from regraft.backbones.weights import load_weights
 from regraft.core.errors import WeightsError
 from regraft.core.tensor_files import read_tensors
+from regraft.images.backbones import ImageBackbone, create
+from regraft.images.backbones.weights import load_weights
 
 NAME = "test_resnet:size=32"
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from conftest import Shell
-from regraft.recipes.generalise_config import checked_generalise
-from regraft.recipes.generalise_outcome import verdict
-from regraft.recipes.generalise_table import HeldOut, Table
+from regraft.adaptation.generalisation.options import checked_generalise
+from regraft.adaptation.generalisation.table import HeldOut, Table
+from regraft.recipes.generalise.outcome import verdict
 from two_domains import picture_domains
 
 SMALL = ("--backbone", "scion:size=64")

@@ -13,7 +13,7 @@ import pytest
 from conftest import Shell
 from discs import draw_discs
 from regraft.core.errors import UsageError
-from regraft.recipes.config import checked
+from regraft.recipes.fit.options import checked
 from regraft.report.schema import read_report
 
 FAST = ["--backbone", "scion:size=64", "--epochs", "1", "--threads", "2"]
@@ -106,7 +106,7 @@ def test_evaluate_agrees_with_the_run(run: Path, table: Path, shell: Shell, tmp_
 def test_export_is_checked_and_runs_alone(run: Path, table: Path, shell: Shell, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from regraft import load
-    from regraft.deploy.onnx_predictor import OnnxPredictor
+    from regraft.deploy.onnx.predictor import OnnxPredictor
 
     code, out, err = shell("export", run, "--onnx", tmp_path / "m.onnx", "--json")
     assert code == 0, err
@@ -120,7 +120,7 @@ def test_export_is_checked_and_runs_alone(run: Path, table: Path, shell: Shell, 
 
 def test_an_export_that_disagrees_is_refused() -> None:
     from regraft.core.errors import ExportError
-    from regraft.deploy.onnx_export import judge_numbers
+    from regraft.deploy.onnx.export import judge_numbers
 
     described = {"path": "m.onnx", "bytes": 1, "opset": 18, "generated": False, "unreadable": 0}
     reference = np.linspace(0, 100, 50)[:, None]

@@ -12,8 +12,8 @@ from PIL import Image
 from conftest import Shell
 from hostile_pictures import scene
 from regraft.core.errors import UsageError
-from regraft.data.picture import read_picture
-from regraft.recipes.quantities import memory_bytes, size_px
+from regraft.core.quantities import memory_bytes, size_px
+from regraft.images.picture import read_picture
 
 pytest.importorskip("torchmetrics", reason="torchmetrics, of the extra [style], gives the SSIM of the figures")
 
@@ -144,7 +144,7 @@ def test_a_folder_goes_on_past_a_broken_file(files: Path, shell: Shell) -> None:
 
 
 def test_alpha_and_depth_survive(files: Path, shell: Shell) -> None:
-    from regraft.data.picture import Picture, write_picture
+    from regraft.images.picture import Picture, write_picture
 
     photo = read_picture(files / "photo.jpg").pixels
     write_picture(Picture(photo, photo[:1], bits=16), files / "deep.png")

@@ -16,19 +16,19 @@ from safetensors.torch import load_file
 
 from conftest import Shell
 from hostile_pictures import scene
-from regraft.adaptation.distances import squared_mmd
+from regraft.adaptation.evidence.distances import squared_mmd
 from regraft.core.artifact import read_manifest, write_artifact
 from regraft.core.errors import ArtifactError, UsageError
 from regraft.core.files import sha256_file
+from regraft.core.listener import Listener
 from regraft.core.rundir import RunDirectory
-from regraft.data.picture import Picture, read_picture, write_picture
-from regraft.data.square_crop import SquareCrop
-from regraft.recipes.listener import Listener
-from regraft.recipes.translate import run_translate
-from regraft.recipes.translate_config import checked_translate
-from regraft.recipes.translate_figures import nearer_share
-from regraft.recipes.translate_pictures import held_out, square_spec
-from regraft.style.cyclegan import load_translator
+from regraft.images.picture import Picture, read_picture, write_picture
+from regraft.images.square_crop import SquareCrop
+from regraft.recipes.translate.figures import nearer_share
+from regraft.recipes.translate.job import run_translate
+from regraft.recipes.translate.pictures import held_out, square_spec
+from regraft.style.translation.cyclegan import load_translator
+from regraft.style.translation.options import checked_translate
 from swapped_shapes import write_shapes
 from test_engine_resume import RunStoppedError
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch
-from regraft.style.cyclegan.discriminator import (
+from regraft.style.translation.cyclegan.discriminator import (
     DiscriminatorSettings,
     MultiScaleDiscriminator,
     PatchDiscriminator,
@@ -18,9 +18,9 @@ from regraft.style.cyclegan.discriminator import (
     least_squares,
     patches,
 )
-from regraft.style.cyclegan.generator import Generator, GeneratorSettings
-from regraft.style.cyclegan.pool import ImagePool, as_bytes, as_signed
-from regraft.style.cyclegan.task import CycleGAN, CycleWeights
+from regraft.style.translation.cyclegan.generator import Generator, GeneratorSettings
+from regraft.style.translation.cyclegan.pool import ImagePool, as_bytes, as_signed
+from regraft.style.translation.cyclegan.task import CycleGAN, CycleWeights
 from swapped_shapes import shapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")

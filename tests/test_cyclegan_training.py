@@ -14,11 +14,18 @@ from regraft.core.errors import DataError
 from regraft.core.types import Rule, Task
 from regraft.engine import FitSettings, StepRecord, fit
 from regraft.engine.checkpoint import load_checkpoint
-from regraft.recipes.translate import BETAS
-from regraft.recipes.translate_figures import mean_ssim
-from regraft.style.cyclegan import CycleGAN, DiscriminatorSettings, Evaluation, GeneratorSettings, all_signs, signs
-from regraft.style.cyclegan.pool import as_bytes, as_signed
-from regraft.style.cyclegan.watch import LEAST_DIVERSITY, MOST_ACCURACY, MOST_FALL, diversity
+from regraft.recipes.translate.figures import mean_ssim
+from regraft.recipes.translate.job import BETAS
+from regraft.style.translation.cyclegan import (
+    CycleGAN,
+    DiscriminatorSettings,
+    Evaluation,
+    GeneratorSettings,
+    all_signs,
+    signs,
+)
+from regraft.style.translation.cyclegan.pool import as_bytes, as_signed
+from regraft.style.translation.cyclegan.watch import LEAST_DIVERSITY, MOST_ACCURACY, MOST_FALL, diversity
 from swapped_shapes import shapes
 from test_engine_resume import RunStoppedError, same, stop_at
 from tiny_training import Numbers, one_machine, plan_of

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from regraft.core.types import InputSpec
-from regraft.data import affine
-from regraft.data.affine import AffineTransform
+from regraft.images import affine
+from regraft.images.affine import AffineTransform
 
 SPEC = InputSpec("image", (3, 40, 80), {"crop_pct": 1.0})
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageCms, ImageFilter
 
 from hostile_pictures import build, jpeg, scene
 from regraft.core.errors import DataError
-from regraft.data.audit import Audit, audit
-from regraft.data.decode import decode
-from regraft.data.likeness import alike, clusters, dhash
-from regraft.data.source import read_source
+from regraft.data.reading import read_source
+from regraft.images.audit import Audit, audit
+from regraft.images.decode import decode
+from regraft.images.likeness import alike, clusters, dhash
 
 SHARED = Path(os.environ.get("REGRAFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 
 from hostile_pictures import build, encoded, jpeg, scene
 from regraft.core.errors import UnreadableError
-from regraft.data import decode as decode_module
-from regraft.data.decode import decode, decode_thumbnail
-from regraft.data.header import read_header
+from regraft.images import decode as decode_module
+from regraft.images.decode import decode, decode_thumbnail
+from regraft.images.header import read_header
 
 SHARED = Path(os.environ.get("REGRAFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

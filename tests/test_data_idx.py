@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from regraft.core.errors import DataError
-from regraft.data import idx
-from regraft.data.idx import expand_idx, is_idx_folder, read_idx
+from regraft.images import idx
+from regraft.images.idx import expand_idx, is_idx_folder, read_idx
 
 
 def write(path: Path, array: np.ndarray) -> None:

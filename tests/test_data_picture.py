@@ -15,9 +15,9 @@ from PIL import Image, ImageCms
 
 import hostile_pictures
 from regraft.core.errors import UnreadableError, UsageError
-from regraft.data.colour_profile import from_srgb, srgb_profile, to_srgb
-from regraft.data.deep import encode_png16, tiff_depth
-from regraft.data.picture import Picture, read_picture, write_picture
+from regraft.images.colour_profile import from_srgb, srgb_profile, to_srgb
+from regraft.images.deep import encode_png16, tiff_depth
+from regraft.images.picture import Picture, read_picture, write_picture
 
 P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
 

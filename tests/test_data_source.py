@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from regraft.core.errors import DataError
-from regraft.data.source import read_source
+from regraft.data.reading import read_source
 
 
 def put(path: Path) -> Path:

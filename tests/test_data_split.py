@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from regraft.core.errors import DataError
-from regraft.data.audit import Facts
+from regraft.data.facts import Facts
 from regraft.data.source import Picture, Source
 from regraft.data.split import Round, fold_of, make_splits
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-import regraft.data.stream as stream_module
+import regraft.images.stream as stream_module
 from hostile_pictures import jpeg, scene
 from regraft.core.errors import DataError, UnreadableError, UsageError
 from regraft.core.types import Batch, InputSpec
-from regraft.data.decode import decode
-from regraft.data.stream import PictureStore, PictureStream
-from regraft.data.transform import EvalTransform, TrainTransform
+from regraft.images.decode import decode
+from regraft.images.stream import PictureStore, PictureStream
+from regraft.images.transform import EvalTransform, TrainTransform
 
 SHARED = Path(os.environ.get("REGRAFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SMALL = InputSpec("image", (3, 32, 32), {"interpolation": "bilinear", "crop_pct": 0.875})

@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import Shell
 from regraft.core.errors import DataError, MissingExtraError
-from regraft.data import demo
+from regraft.images import demo
 
 pytest.importorskip("skimage", reason="scikit-image, the extra [demo], carries the photographs")
 

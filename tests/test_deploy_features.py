@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regraft.backbones import ImageBackbone, create, fast
-from regraft.backbones.fast import cosine, fast_features
-from regraft.backbones.folding import fold_batch_norm
-from regraft.backbones.onnx_trace import UntranslatableError, trace_onnx
 from regraft.core.errors import MissingExtraError, UsageError
+from regraft.images.backbones import ImageBackbone, create, fast
+from regraft.images.backbones.fast import cosine, fast_features
+from regraft.images.backbones.folding import fold_batch_norm
+from regraft.images.backbones.onnx_trace import UntranslatableError, trace_onnx
 
 ENGINES = ["torch", "openvino", "onnxruntime"]
 #: Between them: residuals, "same" padding, squeeze-and-excite, pooling that rounds up, concatenation.

@@ -13,18 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.backbones import create
 from regraft.core.errors import ArtifactError, DataError, ExportError, MissingExtraError, UsageError
 from regraft.core.types import InputSpec
-from regraft.data.transform import EvalTransform
-from regraft.deploy import onnx_export
-from regraft.deploy.onnx_export import ExportReport, build_model, export_onnx, judge
-from regraft.deploy.onnx_predictor import OnnxPredictor
-from regraft.deploy.onnx_preprocess import preprocessing
-from regraft.deploy.packing import pack, unpack
-from regraft.deploy.prediction import ClassReader
+from regraft.deploy.onnx import export as onnx_export
+from regraft.deploy.onnx.export import ExportReport, build_model, export_onnx, judge
+from regraft.deploy.onnx.predictor import OnnxPredictor
+from regraft.deploy.onnx.preprocess import preprocessing
 from regraft.deploy.predictor import Predictor
+from regraft.images.backbones import create
+from regraft.images.transform import EvalTransform
 from regraft.tasks import Classification
+from regraft.tasks.packing import pack, unpack
+from regraft.tasks.prediction import ClassReader
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.backbones import create
 from regraft.core.errors import ArtifactError, DataError, UnreadableError, UsageError
-from regraft.data.stream import PictureStream
-from regraft.data.transform import EvalTransform
-from regraft.deploy.packing import pack
 from regraft.deploy.predictor import Prediction, Predictor, expand_inputs
+from regraft.images.backbones import create
+from regraft.images.stream import PictureStream
+from regraft.images.transform import EvalTransform
 from regraft.tasks import Classification
+from regraft.tasks.packing import pack
 
 LABELS = ("ant", "bee", "wasp")
 TEMPERATURE = 1.7

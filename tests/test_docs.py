@@ -14,12 +14,12 @@ import pytest
 import torch
 import typer
 
-from regraft.backbones import families
 from regraft.cli import app
 from regraft.core.registry import Registry
+from regraft.images.backbones import families
 from regraft.report.schema import Report
 from regraft.strategies import strategies
-from regraft.style import methods
+from regraft.style.base import methods
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.zh-CN.md")

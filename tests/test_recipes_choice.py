@@ -11,12 +11,13 @@ import pytest
 
 import regraft
 from regraft.core.errors import UsageError
-from regraft.recipes import of_classes
-from regraft.recipes.budget import schedule, usual_epochs
-from regraft.recipes.candidates import Candidate, Workbench, selection_score
-from regraft.recipes.choice import choose, class_losses
-from regraft.recipes.config import checked, seconds
-from regraft.recipes.outcome import hurried_control
+from regraft.core.options import seconds
+from regraft.measure.choice import Candidate, choose, class_losses
+from regraft.recipes.fit import of_classes
+from regraft.recipes.fit.options import checked
+from regraft.recipes.fit.outcome import hurried_control
+from regraft.recipes.fit.workbench import Workbench, selection_score
+from regraft.recipes.frame.budget import schedule, usual_epochs
 
 
 def candidate(name: str, strength: float, n: int = 60, seed: int = 0, wrong: int = 6) -> Candidate:

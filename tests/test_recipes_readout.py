@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import regraft
-from regraft.backbones.layers import LayeredBackbone
 from regraft.core.files import read_json
-from regraft.recipes import fit as fit_module
-from regraft.recipes.candidates import Workbench
+from regraft.images.backbones.layers import LayeredBackbone
+from regraft.recipes.fit import job as fit_module
+from regraft.recipes.fit.workbench import Workbench
 
 OPTIONS: dict[str, Any] = {
     "backbone": "scion:size=64,readout=auto",

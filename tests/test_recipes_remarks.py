@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from regraft.backbones import create
-from regraft.backbones.base import ImageBackbone
-from regraft.data.audit import Facts
-from regraft.recipes.remarks import unseen_edges
+from regraft.data.facts import Facts
+from regraft.images.backbones import create
+from regraft.images.backbones.base import ImageBackbone
+from regraft.recipes.fit.remarks import unseen_edges
 
 
 def of_sizes(*sizes: tuple[int, int]) -> list[Facts]:

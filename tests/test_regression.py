@@ -15,7 +15,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch
 from regraft.data.numbers import DISTINCT, are_numbers, check_spread, parse_number, quantile_bins
-from regraft.data.source import read_source
+from regraft.data.reading import read_source
 from regraft.measure import (
     Interval,
     conformal_interval,

@@ -12,7 +12,7 @@ import torch
 
 from regraft.core import hardware
 from regraft.core.errors import UsageError
-from regraft.data import decoders
+from regraft.images import decoders
 
 HEAVY = ("torchvision", "timm", "lightning_fabric", "sklearn", "torch._dynamo")
 
@@ -29,8 +29,8 @@ def test_a_styled_picture_needs_none_of_the_heavy_libraries(tmp_path: Path) -> N
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from regraft.recipes.stylize import run_stylize
-from regraft.recipes.stylize_config import StyleConfig
+from regraft.recipes.style.job import run_stylize
+from regraft.style.options import StyleConfig
 folder = Path({str(tmp_path)!r})
 for name in ("photo.jpg", "painting.png"):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / name)
@@ -47,7 +47,7 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
-from regraft.data.decode import decode
+from regraft.images.decode import decode
 path = Path({str(tmp_path)!r}) / "photo.jpg"
 Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
 found = decode(path)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from regraft.strategies import KnownClasses, fit_probe, probe
-from regraft.strategies.known_classes import assigned
+from regraft.strategies import KnownClasses, fit_probe
+from regraft.strategies.heads import probe
+from regraft.strategies.heads.known_classes import assigned
 
 
 def world(n: int, d: int, sources: int = 12, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray, KnownClasses]:

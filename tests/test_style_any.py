@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from regraft.core.errors import UsageError
-from regraft.style import StyleSettings, StyleStep, gatys
-from regraft.style.any_style import AdaAttN, AdaIN, OnePass
-from regraft.style.arbitrary_net import ArbitraryNet
+from regraft.style import StyleSettings, StyleStep
 from regraft.style.base import resize
-from regraft.style.gatys import Gatys
-from regraft.style.perceptual import sprig_net
-from regraft.style.similarity import ssim
+from regraft.style.figures.similarity import ssim
+from regraft.style.methods import gatys
+from regraft.style.methods.any_style import AdaAttN, AdaIN, OnePass
+from regraft.style.methods.gatys import Gatys
+from regraft.style.networks.arbitrary_net import ArbitraryNet
+from regraft.style.networks.perceptual import sprig_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

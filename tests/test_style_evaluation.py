@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from regraft.core.errors import MissingExtraError, UsageError
-from regraft.style.dial import front, search
-from regraft.style.evaluation import (
+from regraft.style.figures.dial import front, search
+from regraft.style.figures.evaluation import (
     Costs,
     Evaluator,
     Figures,
@@ -22,7 +22,7 @@ from regraft.style.evaluation import (
     to_json,
     yardstick,
 )
-from regraft.style.similarity import ssim
+from regraft.style.figures.similarity import ssim
 from test_style_methods import scene
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,16 +17,17 @@ from conftest import Shell
 from regraft.compress.folding import bias_moved, folded
 from regraft.compress.quantize import deflated_bytes, evened, quantized, rounded, shorten
 from regraft.core.errors import ArtifactError, DataError, ExportError, UsageError
-from regraft.data.decode import decode
-from regraft.data.picture import read_picture
-from regraft.deploy import style_export, style_runtime
-from regraft.deploy.style_export import export_style
-from regraft.deploy.style_onnx import FORMAT, student_graph
-from regraft.deploy.style_runtime import Student, alternately, available, fastest, of_model, open_student, runner
-from regraft.recipes import stylize
-from regraft.style.model_file import StyleModel, save_style_model, teacher_model
-from regraft.style.shipped import fixed_style
-from regraft.style.transfer_net import TeacherNet
+from regraft.deploy.style import export as style_export
+from regraft.deploy.style import runtime as style_runtime
+from regraft.deploy.style.export import export_style
+from regraft.deploy.style.onnx import FORMAT, student_graph
+from regraft.deploy.style.runtime import Student, alternately, available, fastest, of_model, open_student, runner
+from regraft.images.decode import decode
+from regraft.images.picture import read_picture
+from regraft.recipes.style import job as stylize
+from regraft.style.networks.model_file import StyleModel, save_style_model, teacher_model
+from regraft.style.networks.shipped import fixed_style
+from regraft.style.networks.transfer_net import TeacherNet
 from small_student import photos, small_model
 
 onnx = pytest.importorskip("onnx")

@@ -8,7 +8,7 @@ import torch
 from scipy import linalg, ndimage
 from torch import Tensor
 
-from regraft.style.gatys import BoundedPixels
+from regraft.style.figures.similarity import ssim
 from regraft.style.losses import (
     content_loss,
     gram_loss,
@@ -21,7 +21,7 @@ from regraft.style.losses import (
     total_variation,
     wasserstein_loss,
 )
-from regraft.style.similarity import ssim
+from regraft.style.methods.gatys import BoundedPixels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from regraft.core.errors import DivergedError, UsageError
-from regraft.style import Styler, StyleSettings, StyleStep, methods, perceptual
-from regraft.style.base import compose, resize, resolve_masks
-from regraft.style.colour import from_lab, monge_kantorovich, reinhard, to_lab
-from regraft.style.colour_preservation import luminance, stylize_keeping_colour
-from regraft.style.gatys import Gatys, pyramid, split_steps
-from regraft.style.large import held_bytes
+from regraft.style import perceptual
+from regraft.style.base import Styler, StyleSettings, StyleStep, compose, methods, resize, resolve_masks
+from regraft.style.figures.similarity import ssim
+from regraft.style.large.canvas import held_bytes
 from regraft.style.losses import laplacian_loss, moments
-from regraft.style.model_file import StyleModel
-from regraft.style.objective import LeastSSIM, Objective, Weights
-from regraft.style.shipped import fixed_style
-from regraft.style.similarity import ssim
-from regraft.style.transfer_net import StudentNet
+from regraft.style.methods.colour import from_lab, monge_kantorovich, reinhard, to_lab
+from regraft.style.methods.colour_preservation import luminance, stylize_keeping_colour
+from regraft.style.methods.gatys import Gatys, pyramid, split_steps
+from regraft.style.methods.objective import LeastSSIM, Objective, Weights
+from regraft.style.networks.model_file import StyleModel
+from regraft.style.networks.shipped import fixed_style
+from regraft.style.networks.transfer_net import StudentNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from regraft.core.errors import ArtifactError, UsageError
-from regraft.style import model_file
-from regraft.style.arbitrary_net import ArbitraryNet
-from regraft.style.model_file import (
+from regraft.style.networks import model_file
+from regraft.style.networks.arbitrary_net import ArbitraryNet
+from regraft.style.networks.model_file import (
     FORMAT,
     StyleModel,
     arbitrary_model,
@@ -25,8 +25,8 @@ from regraft.style.model_file import (
     student_model,
     teacher_model,
 )
-from regraft.style.sprig import Sprig
-from regraft.style.transfer_net import TeacherNet
+from regraft.style.networks.sprig import Sprig
+from regraft.style.networks.transfer_net import TeacherNet
 from small_student import small_model, small_student
 
 pytestmark = pytest.mark.usefixtures("one_thread")

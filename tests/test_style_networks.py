@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.style.arbitrary_net import (
+from regraft.style.figures.similarity import ssim
+from regraft.style.losses import content_loss, gram_loss, moments, total_variation
+from regraft.style.methods.colour import monge_kantorovich
+from regraft.style.networks.arbitrary_net import (
     AdaptiveInstanceNorm,
     ArbitraryNet,
     AttentiveNorm,
@@ -15,7 +18,9 @@ from regraft.style.arbitrary_net import (
     recolour,
     statistics,
 )
-from regraft.style.batch_losses import (
+from regraft.style.networks.sprig import STAGES, Sprig
+from regraft.style.networks.transfer_net import ConditionalNorm, StudentNet, TeacherNet, enlarging_kernel, smoothed
+from regraft.style.training.batch_losses import (
     batch_moments,
     content_losses,
     gram_losses,
@@ -24,11 +29,6 @@ from regraft.style.batch_losses import (
     ssim_each,
     variation_losses,
 )
-from regraft.style.colour import monge_kantorovich
-from regraft.style.losses import content_loss, gram_loss, moments, total_variation
-from regraft.style.similarity import ssim
-from regraft.style.sprig import STAGES, Sprig
-from regraft.style.transfer_net import ConditionalNorm, StudentNet, TeacherNet, enlarging_kernel, smoothed
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from regraft.core.types import Batch
 from regraft.style import StyleSettings
-from regraft.style.any_style import AdaIN
-from regraft.style.arbitrary_net import ArbitraryNet
-from regraft.style.evaluation import psnr_db
-from regraft.style.noise import calm, denoised, noise_level
-from regraft.style.perceptual import perceptual, sprig_net
-from regraft.style.training import ArbitraryTask, with_noise
+from regraft.style.figures.evaluation import psnr_db
+from regraft.style.methods.any_style import AdaIN
+from regraft.style.methods.noise import calm, denoised, noise_level
+from regraft.style.networks.arbitrary_net import ArbitraryNet
+from regraft.style.networks.perceptual import perceptual, sprig_net
+from regraft.style.training.task import ArbitraryTask, with_noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

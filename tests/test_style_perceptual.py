@@ -11,10 +11,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from regraft.backbones import create
 from regraft.core.errors import UsageError, WeightsError
+from regraft.images.backbones import create
 from regraft.style import networks, perceptual
-from regraft.style.perceptual import INPUT, PerceptualNetwork
+from regraft.style.networks.perceptual import INPUT, PerceptualNetwork
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

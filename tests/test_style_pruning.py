@@ -13,11 +13,11 @@ from conftest import Shell
 from regraft.compress.channels import cut_convolution, cut_norm, dispensable
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch
-from regraft.style.batch_losses import BatchMoments, StyleTerms
-from regraft.style.model_file import load_style_model, save_style_model, student_model
-from regraft.style.perceptual import PerceptualNetwork
-from regraft.style.pruning import HealTask, contributions, cut, prune, style_loss
-from regraft.style.transfer_net import StudentNet
+from regraft.style.networks.model_file import load_style_model, save_style_model, student_model
+from regraft.style.networks.perceptual import PerceptualNetwork
+from regraft.style.networks.transfer_net import StudentNet
+from regraft.style.training.batch_losses import BatchMoments, StyleTerms
+from regraft.style.training.pruning import HealTask, contributions, cut, prune, style_loss
 from small_student import photos, small_student
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -248,7 +248,7 @@ def files(tmp_path: Path) -> Path:
     with torch.no_grad():  # redder and less blue: a style that every photo comes nearer to
         student.paint.bias += torch.tensor([0.4, 0.0, -0.4])
     save_style_model(tmp_path / "model.safetensors", student_model(student, "waves", {"licence": "CC0-1.0"}))
-    from regraft.data.picture import Picture, read_picture, write_picture
+    from regraft.images.picture import Picture, read_picture, write_picture
 
     with torch.no_grad():
         painted = student(read_picture(paths[0]).pixels[None])[0].clamp(0, 1)

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from large_pictures import Etching, photo
 from regraft.core.errors import UsageError
-from regraft.style import StyleSettings, methods
-from regraft.style import gatys as gatys_file
-from regraft.style.evaluation import psnr_db
-from regraft.style.large import stylize_by_pyramid
-from regraft.style.pyramid import doubled, gains, halved, level_size, levels, octaves, padded, strips, transfer
-from regraft.style.raising import Raising
+from regraft.style.base import StyleSettings, methods
+from regraft.style.figures.evaluation import psnr_db
+from regraft.style.large.canvas import stylize_by_pyramid
+from regraft.style.large.pyramid import doubled, gains, halved, level_size, levels, octaves, padded, strips, transfer
+from regraft.style.large.raising import Raising
+from regraft.style.methods import gatys as gatys_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from large_pictures import AdaptiveLike, EvenedOut, Local, Matched, Normed, Widened, drawn, photo
 from regraft.core.errors import UsageError
-from regraft.style import large
-from regraft.style.fixed import student_footprint
-from regraft.style.footprint import Footprint, LiveBytes, measure_footprint
-from regraft.style.frozen_norms import Accumulator, Freezer, Statistics
-from regraft.style.large import held_bytes, stylize_large
-from regraft.style.tiling import least_pixels, mapped_picture, plan_tiles, run_tiled
-from regraft.style.transfer_net import StudentNet
+from regraft.style.large import canvas as large
+from regraft.style.large.canvas import held_bytes, stylize_large
+from regraft.style.large.footprint import Footprint, LiveBytes, measure_footprint
+from regraft.style.large.frozen_norms import Accumulator, Freezer, Statistics
+from regraft.style.large.tiling import least_pixels, mapped_picture, plan_tiles, run_tiled
+from regraft.style.methods.fixed import student_footprint
+from regraft.style.networks.transfer_net import StudentNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

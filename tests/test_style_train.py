@@ -15,11 +15,12 @@ from conftest import Shell
 from hostile_pictures import scene
 from regraft.core.types import Batch
 from regraft.style import perceptual
-from regraft.style.arbitrary_net import ArbitraryNet
-from regraft.style.batch_losses import StyleTerms
-from regraft.style.model_file import load_style_model
-from regraft.style.perceptual import sprig_net
-from regraft.style.training import (
+from regraft.style.networks.arbitrary_net import ArbitraryNet
+from regraft.style.networks.model_file import load_style_model
+from regraft.style.networks.perceptual import sprig_net
+from regraft.style.networks.transfer_net import StudentNet, TeacherNet
+from regraft.style.training.batch_losses import StyleTerms
+from regraft.style.training.task import (
     MOST_FIDELITY,
     NOISE,
     ArbitraryTask,
@@ -30,7 +31,6 @@ from regraft.style.training import (
     style_targets,
     unit,
 )
-from regraft.style.transfer_net import StudentNet, TeacherNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -75,7 +75,7 @@ def test_a_painting_becomes_a_fast_style(files: Path, shell: Shell) -> None:
 
 def test_a_training_is_taken_up_again(files: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted after the teacher, the same command gives the model of an uninterrupted one."""
-    from regraft.recipes import style_train
+    from regraft.recipes.style import train as style_train
 
     assert shell(*quick("--folder", "whole", "--fresh"))[0] == 0
     true_start = style_train.begun_student

@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regraft.adaptation import losses
-from regraft.adaptation.rules import rules_for
-from regraft.adaptation.task import Adaptation
+from regraft.adaptation.base import losses
+from regraft.adaptation.training.rules import rules_for
+from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import DivergedError
 from regraft.core.types import Batch, Features, Rule, StepOutput, Task
 from regraft.engine import FitResult, FitSettings, Machine, StepRecord, fit, launch
 from regraft.strategies import Plan, RuleStrategy
-from regraft.tasks.classification import Classification
+from regraft.tasks.classification.task import Classification
 
 
 class Numbers:

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from regraft.backbones import ImageBackbone, create
-from regraft.backbones.embedded import EmbeddedBackbone
-from regraft.data.demo import make_demo
 from regraft.engine import launch, predict
-from regraft.recipes.config import checked
-from regraft.recipes.pictures import Prepared, Streams, prepare
+from regraft.images.backbones import ImageBackbone, create
+from regraft.images.backbones.embedded import EmbeddedBackbone
+from regraft.images.demo import make_demo
+from regraft.recipes.fit.options import checked
+from regraft.recipes.fit.pictures import Prepared, Streams, prepare
 from regraft.strategies import fit_probe
 
 

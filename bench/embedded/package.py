@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from regraft.backbones.scion import Scion
 from regraft.core.files import replacing
+from regraft.images.backbones.scion import Scion
 
 PACKAGED = Path(__file__).parents[2] / "src/regraft/weights/scion.safetensors"
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regraft.core.files import replacing
-from regraft.style.sprig import Sprig
+from regraft.style.networks.sprig import Sprig
 
 PACKAGED = Path(__file__).parents[2] / "src/regraft/weights/sprig.safetensors"
 

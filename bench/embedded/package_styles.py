@@ -21,15 +21,15 @@ import torch
 from safetensors.torch import load_file
 from train_styles import STYLES
 
-from regraft.data.picture import read_picture
+from regraft.images.picture import read_picture
 from regraft.style import perceptual
-from regraft.style.arbitrary_net import ArbitraryNet
-from regraft.style.batch_losses import StyleTerms, select
-from regraft.style.evaluation import centre_square
-from regraft.style.model_file import StyleModel, save_style_model
-from regraft.style.perceptual import sprig_net
-from regraft.style.training import style_targets
-from regraft.style.transfer_net import StudentNet, TeacherNet
+from regraft.style.figures.evaluation import centre_square
+from regraft.style.networks.arbitrary_net import ArbitraryNet
+from regraft.style.networks.model_file import StyleModel, save_style_model
+from regraft.style.networks.perceptual import sprig_net
+from regraft.style.networks.transfer_net import StudentNet, TeacherNet
+from regraft.style.training.batch_losses import StyleTerms, select
+from regraft.style.training.task import style_targets
 
 PACKAGED = Path(__file__).parents[2] / "src/regraft/weights"
 SIDE_PX = 256

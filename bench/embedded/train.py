@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import EfficientNet
 from torch import Tensor, nn
 
-from regraft.backbones.scion import Scion
+from regraft.images.backbones.scion import Scion
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

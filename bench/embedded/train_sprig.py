@@ -33,7 +33,7 @@ from regraft.core.types import Batch, Rule, StepOutput, Task
 from regraft.engine import FitSettings, StepRecord, fit, launch
 from regraft.strategies import RuleStrategy
 from regraft.style import perceptual
-from regraft.style.sprig import STAGES, Sprig
+from regraft.style.networks.sprig import STAGES, Sprig
 
 LAYERS = dict(zip(STAGES, ("1", "4", "6", "7"), strict=True))
 

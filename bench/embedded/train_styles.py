@@ -22,14 +22,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regraft.core.types import Rule, Stream, Task
-from regraft.data.picture import read_picture
 from regraft.engine import StepRecord, launch
-from regraft.recipes.style_training import STUDENT_RULES, TrainingSize, crops, train, training_pictures
+from regraft.images.picture import read_picture
 from regraft.style import perceptual
-from regraft.style.arbitrary_net import ArbitraryNet
-from regraft.style.perceptual import sprig_net
-from regraft.style.training import ArbitraryTask, StudentTask, TeacherTask
-from regraft.style.transfer_net import StudentNet, TeacherNet
+from regraft.style.networks.arbitrary_net import ArbitraryNet
+from regraft.style.networks.perceptual import sprig_net
+from regraft.style.networks.transfer_net import StudentNet, TeacherNet
+from regraft.style.training.steps import STUDENT_RULES, TrainingSize, crops, train, training_pictures
+from regraft.style.training.task import ArbitraryTask, StudentTask, TeacherTask
 
 STYLES = {"starry-night": "starry_night_google.jpg", "wave": "wave.jpg", "scream": "the_scream.jpg",
           "shipwreck": "shipwreck.jpg", "composition": "composition_vii.jpg"}  # fmt: skip

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regraft.api import Run, adapt, fit, generalise, load
     from regraft.deploy.predictor import Predictor
-    from regraft.recipes.api import Run, adapt, fit, generalise, load
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "Run", "__version__", "adapt", "fit", "generalise", "load"]

@@ -1,6 +1,7 @@
-"""Floor 3: domain adaptation: losses over features, shallow methods, validators and distances. One class a method."""
+"""Floor 4: domain adaptation: losses over features, shallow methods, validators and distances. One class a method."""
 
-from regraft.adaptation import (
+from regraft.adaptation.base import DomainLoss
+from regraft.adaptation.losses import (
     adversarial,
     conditional,
     confusion,
@@ -10,7 +11,6 @@ from regraft.adaptation import (
     open_set,
     self_training,
 )
-from regraft.adaptation.base import DomainLoss, losses
 
 __all__ = [
     "DomainLoss",
@@ -19,7 +19,6 @@ __all__ = [
     "confusion",
     "discrepancy",
     "dynamic",
-    "losses",
     "moments",
     "open_set",
     "self_training",

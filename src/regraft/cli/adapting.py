@@ -66,10 +66,10 @@ def adapt(
     as_json: JsonOption = False,
 ) -> None:
     """Carry labels from one domain to another that has none, and say whether that helped."""
+    from regraft.adaptation.options import checked_adapt
+    from regraft.core.options import seconds
     from regraft.engine import is_further_process
-    from regraft.recipes.adapt import run_adapt
-    from regraft.recipes.adapt_config import checked_adapt
-    from regraft.recipes.config import seconds
+    from regraft.recipes.adapt.job import run_adapt
 
     given = list(domains or ())
     config = checked_adapt(
@@ -97,7 +97,7 @@ def distance(
     as_json: JsonOption = False,
 ) -> None:
     """Say how far apart two folders of pictures are, in a backbone's features."""
-    from regraft.recipes.distance import run_distance
+    from regraft.recipes.distance.job import run_distance
 
     with Screen() as screen:
         found = run_distance(a, b, backbone=backbone, weights=weights, seed=seed, listener=screen.listener)

@@ -72,9 +72,10 @@ def fit(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best model that transfer gives for labelled pictures, and say whether transfer helped."""
+    from regraft.core.options import seconds
     from regraft.engine import is_further_process
-    from regraft.recipes.config import checked, seconds
-    from regraft.recipes.fit import run_fit, who_trains
+    from regraft.recipes.fit.job import run_fit, who_trains
+    from regraft.recipes.fit.options import checked
 
     config = checked(
         roots=tuple(data or ()), table=table, image=image, label=label, group=group, split=split, test=test,
@@ -132,7 +133,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, mistakes."""
-    from regraft.recipes.evaluate import run_evaluate
+    from regraft.recipes.evaluate.job import run_evaluate
 
     with Screen() as screen:
         found = run_evaluate(
@@ -153,7 +154,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the model with its preprocessing as ONNX; refused where it disagrees with the run."""
-    from regraft.recipes.export import run_export
+    from regraft.recipes.export.job import run_export
 
     with Screen() as screen:
         found = run_export(run, onnx, pictures=tuple(pictures or ()), force=force, listener=screen.listener)
@@ -181,7 +182,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the backbones that `--backbone` takes."""
-    from regraft.recipes.models import list_models
+    from regraft.recipes.models.job import list_models
 
     found = list_models(pattern)
     if as_json:
@@ -199,7 +200,7 @@ def models(
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check this installation: versions, device, extras, embedded weights, disk."""
-    from regraft.recipes.doctor import examine
+    from regraft.recipes.doctor.job import examine
 
     found = examine()
     if as_json:
@@ -221,8 +222,9 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """The main job on real pictures that come with scikit-image: which surface is this?"""
-    from regraft.recipes.config import checked, seconds
-    from regraft.recipes.demo import run_demo
+    from regraft.core.options import seconds
+    from regraft.recipes.demo.job import run_demo
+    from regraft.recipes.fit.options import checked
 
     config = {"backbone": backbone, "weights": weights, "seed": seed, "budget_s": seconds(budget)}
     with Screen() as screen:

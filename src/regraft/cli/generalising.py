@@ -33,8 +33,8 @@ def generalise(
     as_json: JsonOption = False,
 ) -> None:
     """Learn from several domains for one that nobody has seen, and say whether any method beats plain training."""
-    from regraft.recipes.generalise import run_generalise
-    from regraft.recipes.generalise_config import checked_generalise
+    from regraft.adaptation.generalisation.options import checked_generalise
+    from regraft.recipes.generalise.job import run_generalise
 
     config = checked_generalise(
         roots=tuple(domains or ()), methods=tuple(n.strip() for n in method.split(",") if n.strip()), choose=choose,

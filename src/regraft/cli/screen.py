@@ -95,7 +95,7 @@ class Screen:
             transient=True,
         )
         self._task: Any = None
-        from regraft.recipes.listener import Listener
+        from regraft.core.listener import Listener
 
         screen = self
 

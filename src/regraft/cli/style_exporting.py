@@ -32,7 +32,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a student as ONNX for pictures of any size; refused where it disagrees with the model."""
-    from regraft.recipes.style_export import run_export_style
+    from regraft.recipes.style.export import run_export_style
 
     with Screen() as screen:
         found = run_export_style(
@@ -60,7 +60,7 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Cut the channels of a student that its style does not need, and say what that costs."""
-    from regraft.recipes.style_prune import run_prune_style
+    from regraft.recipes.style.prune import run_prune_style
 
     with Screen() as screen:
         found = run_prune_style(

@@ -39,7 +39,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a fast style of a painting: a teacher, and a student that runs in milliseconds."""
-    from regraft.recipes.style_train import checked_training, run_style_train
+    from regraft.recipes.style.train import checked_training, run_style_train
 
     config = checked_training(
         style=style, content=tuple(content), name=name, folder=folder, steps=steps, student_steps=student_steps,

@@ -107,8 +107,8 @@ def picture(
     as_json: JsonOption = False,
 ) -> None:
     """Give photos the style of paintings."""
-    from regraft.recipes.stylize import run_stylize
-    from regraft.recipes.stylize_config import checked_style, mask_of, weighted
+    from regraft.recipes.style.job import run_stylize
+    from regraft.style.options import checked_style, mask_of, weighted
 
     styles = tuple(weighted(text) for text in style)
     config = checked_style(
@@ -147,8 +147,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a stylised picture: SSIM, Gram cosine and its lift, beside doing nothing and plain colour transfer."""
-    from regraft.recipes.stylize_config import weighted
-    from regraft.recipes.stylize_evaluate import run_evaluate_style
+    from regraft.recipes.style.evaluate import run_evaluate_style
+    from regraft.style.options import weighted
 
     styles = tuple(weighted(text) for text in style)
     found = run_evaluate_style(

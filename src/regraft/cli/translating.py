@@ -55,9 +55,9 @@ def translate(
     as_json: JsonOption = False,
 ) -> None:
     """Learn to turn one kind of picture into another from two folders without pairs, both ways (CycleGAN)."""
-    from regraft.recipes.config import seconds
-    from regraft.recipes.translate import run_translate
-    from regraft.recipes.translate_config import checked_translate
+    from regraft.core.options import seconds
+    from regraft.recipes.translate.job import run_translate
+    from regraft.style.translation.options import checked_translate
 
     config = checked_translate(
         a=a, b=b, test_a=test_a, test_b=test_b, max_bad=max_bad, size=size, width=width, blocks=blocks,
@@ -91,7 +91,7 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Translate pictures by a run of `regraft style translate`."""
-    from regraft.recipes.translate_apply import run_apply
+    from regraft.recipes.translate.apply import run_apply
 
     with Screen() as screen:
         outcomes = run_apply(

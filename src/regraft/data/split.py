@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from regraft.core.errors import DataError
-from regraft.data.audit import Facts
+from regraft.data.facts import Facts
 from regraft.data.source import SPLITS, Source
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.core.errors import DataError, MissingExtraError
-from regraft.data.header import EXTENSIONS
+from regraft.data.extensions import EXTENSIONS
 from regraft.data.numbers import are_numbers, parse_number
 from regraft.data.source import SPLITS, Picture
 

@@ -9,7 +9,7 @@ import torch
 
 from regraft.core.errors import DataError
 from regraft.core.types import Batch
-from regraft.data.stream import as_labels
+from regraft.data.labels import as_labels
 
 
 class VectorStream:

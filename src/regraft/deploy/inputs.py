@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from regraft.core.errors import DataError, RegraftError, UnreadableError, UsageError
-from regraft.data.decode import MAX_PIXELS, decode, decode_bytes, default_threads
-from regraft.data.header import EXTENSIONS, read_header
+from regraft.data.extensions import EXTENSIONS
+from regraft.images.decode import MAX_PIXELS, decode, decode_bytes, default_threads
+from regraft.images.header import read_header
 
 Picture: TypeAlias = "str | Path | np.ndarray | Image.Image"
 

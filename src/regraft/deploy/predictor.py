@@ -13,10 +13,10 @@ from torch import Tensor
 from regraft.core.errors import RegraftError, UsageError
 from regraft.core.rundir import artifact_of
 from regraft.core.types import InputSpec, Stream
-from regraft.data.transform import EvalTransform
 from regraft.deploy.inputs import as_list, expand_inputs, name_of, read_ahead
-from regraft.deploy.packing import PackedClassifier, PackedRegressor, unpack_any
-from regraft.deploy.prediction import NumberPrediction, Prediction, check_options
+from regraft.images.transform import EvalTransform
+from regraft.tasks.packing import PackedClassifier, PackedRegressor, unpack_any
+from regraft.tasks.prediction import NumberPrediction, Prediction, check_options
 
 __all__ = ["NumberPrediction", "Prediction", "Predictor", "expand_inputs"]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from regraft.core.errors import DataError
-from regraft.data.decode import decode
+from regraft.images.decode import decode
 from regraft.style.base import fit_long_side, resize
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torch import Tensor
 from regraft.core.files import replacing
 from regraft.report.figures import style_front
 from regraft.report.pictures import data_uri as _uri
-from regraft.style.dial import FrontPoint
+from regraft.style.figures.dial import FrontPoint
 
 #: Pictures inside a page are at most this long; the file that was written keeps its own size.
 _SHOWN_PX = 1600

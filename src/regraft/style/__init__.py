@@ -3,9 +3,9 @@
 `methods` finds every method by its name; a file with a registered class, imported here, is all that a new one needs.
 """
 
-from regraft.style import any_style, colour, fixed, gatys
-from regraft.style.base import Styler, StyleSettings, StyleStep, methods
-from regraft.style.perceptual import PerceptualNetwork, networks, perceptual
+from regraft.style.base import Styler, StyleSettings, StyleStep
+from regraft.style.methods import any_style, colour, fixed, gatys
+from regraft.style.networks.perceptual import PerceptualNetwork, networks, perceptual
 
 __all__ = [
     "PerceptualNetwork",
@@ -16,7 +16,6 @@ __all__ = [
     "colour",
     "fixed",
     "gatys",
-    "methods",
     "networks",
     "perceptual",
 ]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from regraft.core.errors import UsageError
 from regraft.core.registry import Registry
-from regraft.style.perceptual import PerceptualNetwork
+from regraft.style.networks.perceptual import PerceptualNetwork
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regraft.backbones.base import ImageBackbone
 from regraft.core.types import Task
+from regraft.images.backbones.base import ImageBackbone
 
 
 class LinearTask(Task):

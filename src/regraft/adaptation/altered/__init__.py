@@ -1,0 +1,1 @@
+"""Source pictures altered: in the target's style, by chance, or as the target seems to have been taken."""

@@ -1,0 +1,1 @@
+"""What speaks for an adapted model without a target label: validators, distances, the alarm, the choice."""

@@ -1,0 +1,1 @@
+"""Several labelled domains, none of which is the one that the model is for."""

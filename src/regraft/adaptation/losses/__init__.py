@@ -1,0 +1,1 @@
+"""One term over the features of both domains; one class a method."""

@@ -1,0 +1,1 @@
+"""Affine maps of features: shallow methods, the adapter, a domain's own statistics, other class shares."""

@@ -1,0 +1,1 @@
+"""The candidates of an adaptation: on cached features, or the whole network."""

@@ -1,6 +1,0 @@
-"""Floor 1: pretrained networks behind one contract."""
-
-from regraft.backbones.base import ImageBackbone, families
-from regraft.backbones.catalogue import create, known_models
-
-__all__ = ["ImageBackbone", "create", "families", "known_models"]

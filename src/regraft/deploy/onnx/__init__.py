@@ -1,0 +1,1 @@
+"""A classifier or regression as an ONNX file, and answers from one."""

@@ -1,0 +1,1 @@
+"""A style student as an ONNX file, and the quickest runtime for it."""

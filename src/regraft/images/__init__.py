@@ -1,0 +1,1 @@
+"""Floor 2: pictures: read, looked at, transformed, streamed; their backbones."""

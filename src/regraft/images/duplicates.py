@@ -1,0 +1,170 @@
+"""Copies, exact and near: which leak from training into the test, which disagree, which stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from regraft.data.source import Source
+from regraft.images.likeness import alike, clusters
+
+#: The cleaner part keeps its copy: what is scored on outranks what is chosen on, and that what is trained on.
+_RANK: Final = {"train": 0, None: 0, "val": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class Left:
+    """Pictures by index with one thing said about them; left_out: they do not take part."""
+
+    kind: str
+    severity: str
+    indices: tuple[int, ...]
+    sentence: str
+    left_out: bool = False
+
+
+def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], list[Left]]:
+    """Files of equal bytes: (what is only reported, what is left out).
+
+    Copies under different labels are all left out. Of copies across declared parts the test's stay, else the
+    validation's.
+    """
+    sets: dict[str, list[int]] = {}
+    for i, value in enumerate(hashes):
+        sets.setdefault(value, []).append(i)
+    conflicts: list[int] = []
+    leaks: list[int] = []
+    same: list[int] = []
+    for members in sets.values():
+        if len(members) < 2:
+            continue
+        if len({source.pictures[i].label for i in members}) > 1:
+            conflicts += members
+            continue
+        behind = _behind(source, members)
+        leaks += behind
+        rest = [i for i in members if i not in behind]
+        same += rest[1:]
+    reported, left = [], []
+    if conflicts:
+        left.append(Left(
+            "label-conflict", "warning", tuple(conflicts),
+            f"{len(conflicts)} files are copies of each other under different "
+            f"{'numbers' if source.numeric else 'classes'}: nobody can say which "
+            "is right, so "
+            "all of them are left out.", left_out=True,
+        ))  # fmt: skip
+    if leaks:
+        left.append(Left(
+            "duplicate-across-splits", "warning", tuple(leaks),
+            f"{len(leaks)} pictures of the training or validation part are also in the test or validation "
+            "part: left out "
+            "there, so that the scores are of pictures never seen.", left_out=True,
+        ))  # fmt: skip
+    if same:
+        reported.append(Left(
+            "duplicate", "info", tuple(same),
+            f"{len(same)} files are exact copies of others of the same label and part: kept, and always on "
+            "one side of a "
+            "split.",
+        ))  # fmt: skip
+    return reported, left
+
+
+def near_copies(
+    source: Source,
+    contents: Sequence[str],
+    hashes: list[int | None],
+    thumbnails: np.ndarray,
+    gone: AbstractSet[int],
+) -> tuple[Source, list[Left]]:
+    """Pictures that show the same thing, besides those in `gone`; the source comes back with them in groups.
+
+    contents: SHA-256 of each file. hashes: 64-bit perceptual, None for blank. thumbnails uint8 (N, 32, 32).
+    """
+    first: dict[str, int] = {}
+    links = [(first.setdefault(content, i), i) for i, content in enumerate(contents) if i not in gone]
+    links += [(i, j) for i, j in alike(hashes, thumbnails) if i not in gone and j not in gone]
+    sets = clusters(len(source), links)
+    leaks = [i for members in sets for i in _behind(source, members)]
+    # What looks the same may well have one cell more or less: only classes that differ are suspicious.
+    differing = [] if source.numeric else [m for m in sets if len({source.pictures[i].label for i in m}) > 1]
+    conflicts = [i for members in differing for i in members]
+    kept = [[i for i in members if i not in set(leaks)] for members in sets]
+    together = [i for members in kept if len({contents[i] for i in members}) > 1 for i in members]
+    found: list[Left] = []
+    if leaks:
+        found.append(Left(
+            "near-duplicate-across-splits", "warning", tuple(leaks),
+            f"{len(leaks)} pictures of the training or validation part show the same as one in the test or "
+            "validation "
+            "part: left out there, so that the scores are of pictures never seen.", left_out=True,
+        ))  # fmt: skip
+    if conflicts:
+        found.append(Left(
+            "near-label-conflict", "warning", tuple(conflicts),
+            f"{len(conflicts)} pictures look the same as another of a different class: look at them, one "
+            "label of each "
+            "pair may be wrong.",
+        ))  # fmt: skip
+    if together:
+        found.append(Left(
+            "near-duplicate", "info", tuple(together),
+            f"{len(together)} pictures are near copies of others (rescaled, recompressed, next in a "
+            "series): kept, and "
+            "always on one side of a split.",
+        ))  # fmt: skip
+    source = _together(source, contents, kept)
+    straddling = _straddling(source, gone | set(leaks))
+    if straddling:
+        found.append(Left(
+            "group-across-splits", "warning", tuple(straddling),
+            f"{len(straddling)} pictures of the training or validation part belong to groups of the test or "
+            "validation "
+            "part: left out there, so that no group is on both sides.", left_out=True,
+        ))  # fmt: skip
+    return source, found
+
+
+def _straddling(source: Source, gone: AbstractSet[int]) -> list[int]:
+    best: dict[str, int] = {}
+    for i, picture in enumerate(source.pictures):
+        if picture.group is not None and i not in gone:
+            best[picture.group] = max(best.get(picture.group, 0), _RANK[picture.split])
+    return [
+        i for i, picture in enumerate(source.pictures)
+        if picture.group is not None and i not in gone and _RANK[picture.split] < best[picture.group]
+    ]  # fmt: skip
+
+
+def _behind(source: Source, members: Sequence[int]) -> list[int]:
+    """Those of a set of copies that are in a lesser part than the best one."""
+    ranks = [_RANK[source.pictures[i].split] for i in members]
+    return [i for i, rank in zip(members, ranks, strict=True) if rank < max(ranks)]
+
+
+def _together(source: Source, contents: Sequence[str], sets: Sequence[Sequence[int]]) -> Source:
+    """One group per set of near copies; where its pictures have groups already, those become one.
+
+    A new group is named after its smallest content hash: a lone picture that gets a near copy then often
+    keeps its unit, and with it its side of the split.
+    """
+    links = [(members[0], i) for members in sets for i in members[1:]]
+    touched = {i for link in links for i in link}
+    first: dict[str, int] = {}
+    for i, picture in enumerate(source.pictures):
+        if picture.group is not None:
+            links.append((first.setdefault(picture.group, i), i))
+    pictures = list(source.pictures)
+    for members in clusters(len(pictures), links):
+        if touched.isdisjoint(members):
+            continue
+        named = sorted({str(pictures[i].group) for i in members if pictures[i].group is not None})
+        key = named[0] if named else min(contents[i] for i in members)
+        for i in members:
+            pictures[i] = replace(pictures[i], group=key)
+    return replace(source, pictures=tuple(pictures))

@@ -1,0 +1,120 @@
+"""What a fit can be told. One model, checked as a whole, written out in full into `config.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from regraft.core.errors import UsageError
+from regraft.core.options import sentence
+from regraft.measure.metrics import METRICS, NUMBER_METRICS
+
+CANDIDATES = ("probe", "finetune", "scratch")
+
+
+class FitConfig(BaseModel):
+    """Options of a fit. The command line has an option for what people change; `regraft.fit` takes every field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    roots: tuple[Path, ...] = ()
+    table: Path | None = None
+    image: str = "image"
+    label: str = "label"
+    group: str | None = None
+    split: str | None = None
+    test: Path | None = None
+    max_bad: float = Field(0.1, ge=0, le=1)
+
+    backbone: str = "scion"
+    weights: Path | None = None
+
+    task: Literal["auto", "classification", "regression"] = "auto"
+    strategies: tuple[str, ...] = CANDIDATES
+    last: int | None = Field(None, ge=1)
+    norm_statistics: Literal["auto", "keep", "update"] = "auto"
+    metric: str = "auto"
+    budget_s: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    lr: float | None = Field(None, gt=0)
+    scratch_lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(32, ge=1, le=4096)
+    accumulate: int = Field(1, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = Field(0.02, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    ema: float = Field(0.99, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+    patience: int | None = Field(8, ge=1)
+    augment: Literal["crop", "affine"] = "crop"
+    crop_scale: float | None = Field(None, gt=0, le=1)
+    regression_loss: Literal["huber", "squared"] = "huber"
+    flip: bool = True
+    colour: float = Field(0.2, ge=0, le=1)
+    refit: bool = True
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    deterministic: bool = False
+    device: str = "auto"
+    devices: int = Field(1, ge=1)
+    precision: str = "auto"
+    threads: int | None = Field(None, ge=1)
+    resamples: int = Field(2000, ge=100)
+    checkpoint_every_s: float = Field(30.0, gt=0)
+    tensorboard: bool = False
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        if value != "auto" and value not in METRICS and value not in NUMBER_METRICS:
+            raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
+        return value
+
+    @field_validator("strategies")
+    @classmethod
+    def _known_candidates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in CANDIDATES]
+        if unknown:
+            raise ValueError(f"takes {', '.join(CANDIDATES)}")
+        if not set(value) & {"probe", "finetune"}:
+            raise ValueError("needs probe or finetune: scratch alone is the control, there would be no transfer")
+        return tuple(name for name in CANDIDATES if name in value)
+
+    @model_validator(mode="after")
+    def _somewhere_to_read(self) -> FitConfig:
+        if not self.roots and self.table is None:
+            raise ValueError("needs a folder of pictures or --table")
+        if self.task == "regression" and (self.table is None or self.test is not None):
+            raise ValueError("takes numbers from --table, for --task regression; folders, --test too, name classes")
+        return self
+
+    def check_labels(self, *, numeric: bool) -> None:
+        """UsageError where an option has no meaning for labels that are numbers, or for classes."""
+        known, other = (NUMBER_METRICS, METRICS) if numeric else (METRICS, NUMBER_METRICS)
+        if self.metric in other:
+            labels = "The labels are numbers" if numeric else "The labels are classes"
+            raise UsageError(f"--metric {self.metric} does not go with them. {labels}: auto, {', '.join(known)}.")
+        unfit = [f"--{n.replace('_', '-')}" for n in ("label_smoothing", "mixup", "cutmix") if getattr(self, n)]
+        if numeric and unfit:
+            raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready, every default written out. Paths are absolute, so the same command from elsewhere is the same."""
+        values = self.model_dump(mode="json")
+        values["roots"] = [str(path.resolve()) for path in self.roots]
+        for name in ("table", "weights", "test"):
+            path = getattr(self, name)
+            values[name] = None if path is None else str(path.resolve())
+        return values
+
+
+def checked(**values: Any) -> FitConfig:
+    """A FitConfig, or a UsageError with every mistake in one sentence each."""
+    try:
+        return FitConfig(**values)
+    except ValidationError as error:
+        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error

@@ -1,0 +1,1 @@
+"""What every job stands in: its run, its options, its time."""

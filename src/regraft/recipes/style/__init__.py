@@ -1,0 +1,1 @@
+"""The jobs of `style`: one picture, and the making of students."""

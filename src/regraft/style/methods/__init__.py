@@ -1,0 +1,1 @@
+"""Style methods; one class a method."""

@@ -1,0 +1,1 @@
+"""Networks that paint or look, and their files."""

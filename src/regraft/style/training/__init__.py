@@ -1,0 +1,1 @@
+"""What style networks learn, and how they are made smaller."""

@@ -1,0 +1,1 @@
+"""Between two sets of pictures without pairs."""

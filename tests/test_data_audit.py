@@ -70,7 +70,7 @@ def test_exact_copies_within_across_and_against(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "test/a/020.jpg", tmp_path / "train/a/leak.jpg")
     shutil.copy(tmp_path / "train/a/001.jpg", tmp_path / "train/b/conflict.jpg")
     usable, _, found = audit(read_source([tmp_path]))
-    names = {p.path.name for p in usable.pictures}
+    names = {p.path.name for p in usable.samples}
     assert kinds(found) == {"duplicate": 1, "duplicate-across-splits": 1, "label-conflict": 2}
     assert {"000.jpg", "copy.jpg", "020.jpg"} <= names
     assert not {"leak.jpg", "conflict.jpg", "001.jpg"} & names
@@ -92,7 +92,7 @@ def test_near_copies_leave_training_where_splits_are_declared(tmp_path: Path) ->
     near_copies_of(tmp_path / "test/a/020.jpg", tmp_path / "train/a")
     usable, _, found = audit(read_source([tmp_path]))
     assert kinds(found) == {"near-duplicate-across-splits": 3}
-    assert not any(p.path.name.startswith("near") for p in usable.pictures)
+    assert not any(p.path.name.startswith("near") for p in usable.samples)
     assert len(usable) == 18
 
 
@@ -101,9 +101,9 @@ def test_near_copies_share_a_group_where_none_are_declared(tmp_path: Path) -> No
     fill(tmp_path / "b", 6, first=10)
     near_copies_of(tmp_path / "a/000.jpg", tmp_path / "b")
     usable, _, found = audit(read_source([tmp_path]))
-    grouped = {p.path.name for p in usable.pictures if p.group is not None}
+    grouped = {p.path.name for p in usable.samples if p.group is not None}
     assert grouped == {"000.jpg", "near-small.jpg", "near-poor.jpg", "near-blurred.png"}
-    assert len({p.group for p in usable.pictures}) == 2
+    assert len({p.group for p in usable.samples}) == 2
     assert kinds(found) == {"near-duplicate": 4, "near-label-conflict": 4}
 
 
@@ -114,8 +114,8 @@ def test_near_copies_unite_the_groups_they_belong_to(tmp_path: Path) -> None:
         put(tmp_path / f"b/p3_{i}.jpg", 20 + i)
     put(tmp_path / "b/p2_near.jpg", 0, dpi=(72, 72))
     usable, _, _ = audit(read_source([tmp_path], group="patient"))
-    assert {p.group for p in usable.pictures if p.path.name[:2] in ("p1", "p2")} == {"p1"}
-    assert {p.group for p in usable.pictures if p.path.name[:2] == "p3"} == {"p3"}
+    assert {p.group for p in usable.samples if p.path.name[:2] in ("p1", "p2")} == {"p1"}
+    assert {p.group for p in usable.samples if p.path.name[:2] == "p3"} == {"p3"}
 
 
 def test_a_group_on_both_sides_of_a_declared_split_leaves_training(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_group_on_both_sides_of_a_declared_split_leaves_training(tmp_path: Pat
     put(tmp_path / "test/a/p0_1.jpg", 30)
     put(tmp_path / "test/b/p99_1.jpg", 31)
     usable, _, found = audit(read_source([tmp_path], group="patient"))
-    assert "p0_0.jpg" not in {p.path.name for p in usable.pictures}
+    assert "p0_0.jpg" not in {p.path.name for p in usable.samples}
     assert kinds(found)["group-across-splits"] == 1
 
 

@@ -39,7 +39,7 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
         put(tmp_path / name)
     source = read_source([tmp_path])
     assert source.classes == ("a", "b")
-    assert [p.path.name for p in source.pictures] == ["1.jpg", "3.png", "2.JPG"]
+    assert [p.path.name for p in source.samples] == ["1.jpg", "3.png", "2.JPG"]
     assert source.labels().tolist() == [0, 0, 1]
     assert source.skipped == ()
     assert source.subset([2]).labels().tolist() == [1]
@@ -49,7 +49,7 @@ def test_split_folders_in_any_case_with_or_without_val_and_test(tmp_path: Path) 
     for name in ("Train/a/1.jpg", "Train/b/2.jpg", "VALID/a/3.jpg", "test/b/4.jpg", "extra/c/5.jpg", "6.jpg"):
         put(tmp_path / name)
     source = read_source([tmp_path])
-    assert {p.path.name: p.split for p in source.pictures} == {
+    assert {p.path.name: p.split for p in source.samples} == {
         "1.jpg": "train", "2.jpg": "train", "3.jpg": "val", "4.jpg": "test",
     }  # fmt: skip
     assert any("extra" in line for line in source.skipped)
@@ -67,7 +67,7 @@ def test_several_roots_and_a_test_folder(tmp_path: Path) -> None:
         put(tmp_path / name)
     source = read_source([tmp_path / "one", tmp_path / "two"], test=tmp_path / "held")
     assert source.name == "one+two"
-    assert [p.split for p in source.pictures] == [None, None, "test", "test"]
+    assert [p.split for p in source.samples] == [None, None, "test", "test"]
 
 
 def test_overlapping_roots_take_each_file_once(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_links_that_leave_the_root_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "root/a/nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "root/c").symlink_to(outside.parent)
     source = read_source([tmp_path / "root"])
-    assert sorted(p.path.name for p in source.pictures) == ["1.jpg", "2.jpg", "in.jpg"]
+    assert sorted(p.path.name for p in source.samples) == ["1.jpg", "2.jpg", "in.jpg"]
     assert len(source.skipped) == 3
     assert source.classes == ("a", "b")
 
@@ -136,7 +136,7 @@ def test_unlabelled_pictures(tmp_path: Path) -> None:
 def test_groups_from_file_names(tmp_path: Path, group: str, name: str, expected: str) -> None:
     put(tmp_path / "a" / name)
     put(tmp_path / "b" / name)
-    assert {p.group for p in read_source([tmp_path], group=group).pictures} == {expected}
+    assert {p.group for p in read_source([tmp_path], group=group).samples} == {expected}
 
 
 def test_a_group_that_does_not_match_every_name(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_table(tmp_path: Path, delimiter: str) -> None:
         group="who",
         split_column="part",
     )
-    assert [(p.path.name, p.label, p.group, p.split) for p in source.pictures] == [
+    assert [(p.path.name, p.label, p.group, p.split) for p in source.samples] == [
         ("1.jpg", "ant", "p1", "train"), ("2.jpg", "bee", "p2", "test"),
     ]  # fmt: skip
     assert "1 rows" in source.skipped[0]

@@ -11,7 +11,7 @@ import pytest
 
 from regraft.core.errors import DataError
 from regraft.data.facts import Facts
-from regraft.data.source import Picture, Source
+from regraft.data.source import Sample, Source
 from regraft.data.split import Round, fold_of, make_splits
 
 
@@ -22,7 +22,7 @@ def made(
     for i in range(first, first + n):
         group = f"g{i % groups}" if groups else None
         part = split[i % len(split)]
-        pictures.append(Picture(Path(f"{part or 'all'}/{i}.jpg"), f"c{i % classes}", group, part))
+        pictures.append(Sample(Path(f"{part or 'all'}/{i}.jpg"), f"c{i % classes}", group, part))
         facts.append(Facts(hashlib.sha256(str(i).encode()).hexdigest(), i, 100, 100))
     return Source("made", tuple(pictures), tuple(sorted({str(p.label) for p in pictures}))), facts
 
@@ -32,7 +32,7 @@ def parts(one: Round) -> dict[str, np.ndarray]:
 
 
 def where(source: Source, one: Round) -> dict[str, str]:
-    return {source.pictures[i].path.name: part for part, indices in parts(one).items() for i in indices}
+    return {source.samples[i].path.name: part for part, indices in parts(one).items() for i in indices}
 
 
 @pytest.mark.parametrize("n", [60, 400])
@@ -48,7 +48,7 @@ def test_every_round_is_a_partition_and_groups_stay_whole(n: int, groups: int) -
             assert indices.dtype == np.int64
             assert set(source.labels()[indices]) == {0, 1, 2}, part
             for i in indices:
-                sides.setdefault(str(source.pictures[i].group or i), set()).add(part)
+                sides.setdefault(str(source.samples[i].group or i), set()).add(part)
         assert all(len(side) == 1 for side in sides.values())
 
 
@@ -77,7 +77,7 @@ def test_a_rare_class_is_in_every_part_that_it_can_be_in() -> None:
     for seed in range(20):
         source, facts = made(400)
         rare = {7: "rare", 8: "rare", 9: "rare", 11: "single"}
-        pictures = [Picture(p.path, rare.get(i, p.label)) for i, p in enumerate(source.pictures)]
+        pictures = [Sample(p.path, rare.get(i, p.label)) for i, p in enumerate(source.samples)]
         source = Source("made", tuple(pictures), ("c0", "c1", "rare", "single"))
         one = make_splits(source, facts, seed=seed).rounds[0]
         labels = source.labels()
@@ -99,15 +99,15 @@ def test_declared_test_and_val() -> None:
     assert splits.kind == "declared"
     assert splits.evaluated_on == "test/ folder (75 pictures), scored once"
     for part, indices in parts(splits.rounds[0]).items():
-        assert {source.pictures[i].split for i in indices} == {part}
+        assert {source.samples[i].split for i in indices} == {part}
 
 
 def test_declared_val_alone_becomes_the_test_and_validation_is_carved() -> None:
     source, facts = made(300, split=("train", "train", "val"), classes=2)
     splits = make_splits(source, facts)
     one = splits.rounds[0]
-    assert {source.pictures[i].split for i in one.test} == {"val"}
-    assert {source.pictures[i].split for i in np.concatenate([one.train, one.val])} == {"train"}
+    assert {source.samples[i].split for i in one.test} == {"val"}
+    assert {source.samples[i].split for i in np.concatenate([one.train, one.val])} == {"train"}
     assert len(one.val) == pytest.approx(40, abs=20)
     assert splits.evaluated_on == "val/ folder (100 pictures), scored once"
     assert "no test part" in splits.notes[0]

@@ -13,11 +13,12 @@ import regraft
 from regraft.core.errors import UsageError
 from regraft.core.options import seconds
 from regraft.measure.choice import Candidate, choose, class_losses
-from regraft.recipes.fit import of_classes
 from regraft.recipes.fit.options import checked
 from regraft.recipes.fit.outcome import hurried_control
-from regraft.recipes.fit.workbench import Workbench, selection_score
+from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import schedule, usual_epochs
+from regraft.tasks.classification import kind as of_classes
+from regraft.tasks.classification.kind import selection_score
 
 
 def candidate(name: str, strength: float, n: int = 60, seed: int = 0, wrong: int = 6) -> Candidate:
@@ -192,7 +193,7 @@ def test_random_weights_are_no_control(pictures: Path, tmp_path: Path, monkeypat
         kept[name].append(found.best_step)
         return found
 
-    monkeypatch.setattr(of_classes.ClassObjective, "selection", lambda self, *told: falling(*told))
+    monkeypatch.setattr(of_classes.ClassKind, "selection", lambda self, *told: falling(*told))
     monkeypatch.setattr(Workbench, "train", train)
     options: dict[str, Any] = {"backbone": "scion:size=64", "epochs": 1, "threads": 2, "refit": False}
     run = regraft.fit(pictures, runs=tmp_path, resamples=100, **options)

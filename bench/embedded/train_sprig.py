@@ -42,14 +42,14 @@ class Crops:
     """Augmented crops as one long epoch; those of a step depend on the seed and its number alone."""
 
     def __init__(self, pictures: Pictures, steps: int, batch: int, size_px: int, seed: int) -> None:
-        self.pictures, self.steps, self.batch, self.size_px, self.seed = pictures, steps, batch, size_px, seed
+        self.samples, self.steps, self.batch, self.size_px, self.seed = pictures, steps, batch, size_px, seed
 
     def __len__(self) -> int:
         return self.steps
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         def made(step: int) -> Batch:
-            return Batch(self.pictures.batch(self.batch, self.size_px, random.Random(f"{self.seed} {index} {step}")))
+            return Batch(self.samples.batch(self.batch, self.size_px, random.Random(f"{self.seed} {index} {step}")))
 
         with ThreadPoolExecutor(1) as ahead:
             waiting = deque(ahead.submit(made, step) for step in range(start, min(start + 3, self.steps)))

@@ -18,11 +18,11 @@ __version__ = "0.1.0"
 __all__ = ["Predictor", "Run", "__version__", "adapt", "fit", "generalise", "load"]
 
 _WHERE = {
-    "adapt": "recipes.api",
-    "fit": "recipes.api",
-    "generalise": "recipes.api",
-    "load": "recipes.api",
-    "Run": "recipes.api",
+    "adapt": "api",
+    "fit": "api",
+    "generalise": "api",
+    "load": "api",
+    "Run": "api",
     "Predictor": "deploy.predictor",
 }
 

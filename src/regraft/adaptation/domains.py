@@ -92,10 +92,10 @@ def read_labelled(
     """
     folders = [_as_folder(root) for root in roots]
     found = read_source(folders, table=table, image_column=image, label_column=label, group=group, numeric=numeric)
-    found = replace(found, pictures=tuple(replace(picture, split=None) for picture in found.pictures))
+    found = replace(found, samples=tuple(replace(picture, split=None) for picture in found.samples))
     usable, facts, report = audit(found, max_bad=max_bad, progress=progress)
     labels, strata = usable.labels(), usable.strata()
-    units = [picture.group or fact.sha256 for picture, fact in zip(usable.pictures, facts, strict=True)]
+    units = [picture.group or fact.sha256 for picture, fact in zip(usable.samples, facts, strict=True)]
     if numeric and len(usable) < LEAST_NUMBERS:
         raise DataError(f"The source has {len(usable)} usable pictures; a regression to adapt takes {LEAST_NUMBERS}.")
     smallest = int(np.bincount(strata, minlength=len(usable.classes)).min())
@@ -152,7 +152,7 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float, keep_un
         folder = folder / "test"
     found = read_source([folder], min_classes=1)
     usable, _, _ = audit(found, max_bad=max_bad)
-    known = [i for i, picture in enumerate(usable.pictures) if picture.label in classes]
+    known = [i for i, picture in enumerate(usable.samples) if picture.label in classes]
     if not known:
         raise DataError(
             f"No class of --oracle {root} ({', '.join(usable.classes[:8])}) is a class of the source "
@@ -160,7 +160,7 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float, keep_un
         )
     kept = usable if keep_unknown else usable.subset(known)
     place = {name: index for index, name in enumerate(classes)}
-    labels = np.array([place.get(str(picture.label), len(classes)) for picture in kept.pictures], dtype=np.int64)
+    labels = np.array([place.get(str(picture.label), len(classes)) for picture in kept.samples], dtype=np.int64)
     strange = tuple(name for name in usable.classes if name not in classes)
     return Oracle(kept, labels, len(usable) - len(known), strange, keep_unknown)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from regraft.core.errors import DataError
 from regraft.data.extensions import EXTENSIONS
 from regraft.data.numbers import check_spread
-from regraft.data.source import SHORTCUTS, SPLITS, Picture, Source
+from regraft.data.source import SHORTCUTS, SPLITS, Sample, Source
 
 
 def read_source(
@@ -106,9 +106,9 @@ def _empty(folders: Sequence[Path], table: Path | None) -> str:
     return f"There are no pictures in {where}. Pictures are files named {kinds}, in one folder per class."
 
 
-def _read_folder(root: Path, labelled: bool, skipped: list[str]) -> list[Picture]:
+def _read_folder(root: Path, labelled: bool, skipped: list[str]) -> list[Sample]:
     if not labelled:
-        return [Picture(path) for path in _walk(root, root, skipped)]
+        return [Sample(path) for path in _walk(root, root, skipped)]
     children = _children(root, root, skipped)
     splits = {child: SPLITS[child.name.lower()] for child in children if child.name.lower() in SPLITS}
     train = [child for child, split in splits.items() if split == "train" and _children(child, root, [])]
@@ -126,13 +126,13 @@ def _read_folder(root: Path, labelled: bool, skipped: list[str]) -> list[Picture
     return [p for child, split in splits.items() for p in _read_classes(child, root, split, skipped)]
 
 
-def _read_classes(folder: Path, root: Path, split: str | None, skipped: list[str]) -> list[Picture]:
-    pictures: list[Picture] = []
+def _read_classes(folder: Path, root: Path, split: str | None, skipped: list[str]) -> list[Sample]:
+    pictures: list[Sample] = []
     for child in _children(folder, root, skipped if folder != root else []):
         found = _walk(child, root, skipped)
         if not found:
             skipped.append(f"{child} has no pictures: it is no class.")
-        pictures += [Picture(path, label=child.name, split=split) for path in found]
+        pictures += [Sample(path, label=child.name, split=split) for path in found]
     loose = _report_loose(folder, skipped)
     if not pictures and loose:
         raise DataError(
@@ -198,7 +198,7 @@ def _stays_inside(path: Path, root: Path) -> bool:
         return False
 
 
-def _grouped(pictures: list[Picture], group: str, from_table: bool) -> list[Picture]:
+def _grouped(pictures: list[Sample], group: str, from_table: bool) -> list[Sample]:
     """Groups by file name; pictures that a table has grouped keep theirs."""
     try:
         pattern = re.compile(r"[^_\-.]+" if group in SHORTCUTS else group)
@@ -224,9 +224,9 @@ def _grouped(pictures: list[Picture], group: str, from_table: bool) -> list[Pict
     return result
 
 
-def _unique(pictures: list[Picture], skipped: list[str]) -> list[Picture]:
+def _unique(pictures: list[Sample], skipped: list[str]) -> list[Sample]:
     """Each (file, label, split) once: overlapping roots and repeated table rows name some twice."""
-    seen: dict[tuple[Path, str | None, str | None], Picture] = {}
+    seen: dict[tuple[Path, str | None, str | None], Sample] = {}
     for picture in pictures:
         full = replace(picture, path=picture.path.absolute())
         seen.setdefault((full.path, full.label, full.split), full)
@@ -235,7 +235,7 @@ def _unique(pictures: list[Picture], skipped: list[str]) -> list[Picture]:
     return list(seen.values())
 
 
-def _settled_splits(pictures: list[Picture], skipped: list[str]) -> list[Picture]:
+def _settled_splits(pictures: list[Sample], skipped: list[str]) -> list[Sample]:
     """Where some pictures declare "train" or "val", those that declare nothing are for training."""
     declared = {picture.split for picture in pictures}
     if None not in declared or declared <= {None, "test"}:

@@ -25,7 +25,7 @@ SHORTCUTS: Final = ("patient", "subject", "prefix")
 
 
 @dataclass(frozen=True)
-class Picture:
+class Sample:
     """One file. split: "train", "val", "test", or None. group: kept on one side of every split.
 
     In a `Source` the path is absolute: what a run writes down is found again from any working folder.
@@ -46,32 +46,32 @@ class Source:
     """
 
     name: str
-    pictures: tuple[Picture, ...]
+    samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     numeric: bool = False
     assumed: str = ""
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.samples)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return tuple(picture.path for picture in self.pictures)
+        return tuple(picture.path for picture in self.samples)
 
     def labels(self) -> np.ndarray:
         """Class indices int64 (N,) into `classes`, or the numbers float64 (N,). DataError where one has no label."""
-        bare = [picture for picture in self.pictures if picture.label is None]
+        bare = [picture for picture in self.samples if picture.label is None]
         if bare:
             raise DataError(
-                f"{len(bare)} of {len(self.pictures)} pictures of {self.name} have no label, the first is "
+                f"{len(bare)} of {len(self.samples)} pictures of {self.name} have no label, the first is "
                 f"{bare[0].path}. "
                 "Put the pictures into one folder per class, or name their classes in a table (--table)."
             )
         if self.numeric:
-            return np.array([float(str(picture.label)) for picture in self.pictures], dtype=np.float64)
+            return np.array([float(str(picture.label)) for picture in self.samples], dtype=np.float64)
         index = {name: i for i, name in enumerate(self.classes)}
-        return np.array([index[str(picture.label)] for picture in self.pictures], dtype=np.int64)
+        return np.array([index[str(picture.label)] for picture in self.samples], dtype=np.int64)
 
     def strata(self) -> np.ndarray:
         """What every part of a split should have some of, int64 (N,): the class, or the range that a number is in."""
@@ -79,4 +79,4 @@ class Source:
 
     def subset(self, indices: Iterable[int]) -> Source:
         """The pictures at `indices`, in that order; the classes stay, so labels keep their numbers."""
-        return replace(self, pictures=tuple(self.pictures[int(i)] for i in indices))
+        return replace(self, samples=tuple(self.samples[int(i)] for i in indices))

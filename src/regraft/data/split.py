@@ -83,10 +83,10 @@ def make_splits(
         )
     if len(facts) != len(source):
         raise DataError(f"The split got {len(source)} pictures but {len(facts)} facts; the audit gives one for each.")
-    labelled = all(picture.label is not None for picture in source.pictures)
+    labelled = all(picture.label is not None for picture in source.samples)
     labels = source.strata() if labelled else np.zeros(len(source), dtype=np.int64)
-    keys = [p.group if p.group is not None else fact.sha256 for p, fact in zip(source.pictures, facts, strict=True)]
-    declared = np.array([picture.split or "train" for picture in source.pictures])
+    keys = [p.group if p.group is not None else fact.sha256 for p, fact in zip(source.samples, facts, strict=True)]
+    declared = np.array([picture.split or "train" for picture in source.samples])
     parts = {part: np.flatnonzero(declared == part) for part in ("train", "val", "test")}
     everything = np.arange(len(source))
 
@@ -139,7 +139,7 @@ def _declared(source: Source, parts: dict[str, np.ndarray], carve: Any) -> Split
     scored = "test"
     if not len(test):
         test, val, scored = val, np.array([], dtype=np.int64), "val"
-    name = _folder_name(source.pictures[int(test[0])].path, scored)
+    name = _folder_name(source.samples[int(test[0])].path, scored)
     if scored == "val":
         notes.append(
             f"There is no test part, so {name} is the test and is scored once; what choices are made on is "

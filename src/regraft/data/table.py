@@ -12,7 +12,7 @@ from typing import Any
 from regraft.core.errors import DataError, MissingExtraError
 from regraft.data.extensions import EXTENSIONS
 from regraft.data.numbers import are_numbers, parse_number
-from regraft.data.source import SPLITS, Picture
+from regraft.data.source import SPLITS, Sample
 
 
 def read_table(
@@ -25,7 +25,7 @@ def read_table(
     skipped: list[str],
     *,
     numeric: bool | None = False,
-) -> tuple[list[Picture], bool, str]:
+) -> tuple[list[Sample], bool, str]:
     """The rows of `table` as pictures, whether their labels are numbers, and the sentence of what was assumed.
 
     label_column=None withholds the labels. numeric: True takes labels as numbers only, False as classes, None decides.
@@ -58,7 +58,7 @@ def read_table(
         texts = {number: _text(row[label_column]) for number, row in enumerate(rows, start=2)}
         numeric, assumed = are_numbers(texts, table, label_column)
     places = [*roots, table.parent]
-    found: list[Picture] = []
+    found: list[Sample] = []
     bare: list[int] = []
     missing: list[str] = []
     for number, row in enumerate(rows, start=2):
@@ -82,7 +82,7 @@ def read_table(
                 f"{table}, row {number}: the column {group_column!r} is empty; every picture needs its group."
             )
         split = _split(row[split_column], table, number) if split_column is not None else None
-        found.append(Picture(path, label, group, split))
+        found.append(Sample(path, label, group, split))
     if bare:
         skipped.append(f"{len(bare)} rows of {table} have no {label_column!r}: left out (first: row {bare[0]}).")
     if len(missing) > len(found) / 2:

@@ -197,7 +197,7 @@ def _handled_findings(source: Source, looks: Sequence[_Look]) -> list[Finding]:
 def _too_many_bad(source: Source, looks: Sequence[_Look], bad: Sequence[int], max_bad: float) -> str:
     kinds = Counter(str(looks[i].bad) for i in bad)
     counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-    first = ", ".join(f"{source.pictures[i].path} ({looks[i].bad})" for i in bad[:3])
+    first = ", ".join(f"{source.samples[i].path} ({looks[i].bad})" for i in bad[:3])
     return (
         f"{len(bad)} of {len(looks)} files of {source.name} cannot be used ({counts}), more than the "
         f"accepted {max_bad:.0%}. "
@@ -213,11 +213,11 @@ def _as_finding(source: Source, one: Left) -> Finding:
 
 
 def _class_findings(source: Source) -> list[Finding]:
-    if any(picture.label is None for picture in source.pictures) or not source.classes:
+    if any(picture.label is None for picture in source.samples) or not source.classes:
         return []
-    total = Counter(str(picture.label) for picture in source.pictures)
-    tested = Counter(str(picture.label) for picture in source.pictures if picture.split == "test")
-    valued = Counter(str(picture.label) for picture in source.pictures if picture.split == "val")
+    total = Counter(str(picture.label) for picture in source.samples)
+    tested = Counter(str(picture.label) for picture in source.samples if picture.split == "test")
+    valued = Counter(str(picture.label) for picture in source.samples if picture.split == "val")
     held = tested or valued
     findings = []
     empty = [name for name in source.classes if not total[name]]
@@ -276,4 +276,4 @@ def _names(source: Source, indices: Sequence[int]) -> tuple[str, ...]:
 
 
 def _paths(source: Source, indices: Sequence[int]) -> tuple[str, ...]:
-    return tuple(str(source.pictures[i].path) for i in indices)
+    return tuple(str(source.samples[i].path) for i in indices)

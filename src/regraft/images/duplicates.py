@@ -42,7 +42,7 @@ def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], lis
     for members in sets.values():
         if len(members) < 2:
             continue
-        if len({source.pictures[i].label for i in members}) > 1:
+        if len({source.samples[i].label for i in members}) > 1:
             conflicts += members
             continue
         behind = _behind(source, members)
@@ -92,7 +92,7 @@ def near_copies(
     sets = clusters(len(source), links)
     leaks = [i for members in sets for i in _behind(source, members)]
     # What looks the same may well have one cell more or less: only classes that differ are suspicious.
-    differing = [] if source.numeric else [m for m in sets if len({source.pictures[i].label for i in m}) > 1]
+    differing = [] if source.numeric else [m for m in sets if len({source.samples[i].label for i in m}) > 1]
     conflicts = [i for members in differing for i in members]
     kept = [[i for i in members if i not in set(leaks)] for members in sets]
     together = [i for members in kept if len({contents[i] for i in members}) > 1 for i in members]
@@ -132,18 +132,18 @@ def near_copies(
 
 def _straddling(source: Source, gone: AbstractSet[int]) -> list[int]:
     best: dict[str, int] = {}
-    for i, picture in enumerate(source.pictures):
+    for i, picture in enumerate(source.samples):
         if picture.group is not None and i not in gone:
             best[picture.group] = max(best.get(picture.group, 0), _RANK[picture.split])
     return [
-        i for i, picture in enumerate(source.pictures)
+        i for i, picture in enumerate(source.samples)
         if picture.group is not None and i not in gone and _RANK[picture.split] < best[picture.group]
     ]  # fmt: skip
 
 
 def _behind(source: Source, members: Sequence[int]) -> list[int]:
     """Those of a set of copies that are in a lesser part than the best one."""
-    ranks = [_RANK[source.pictures[i].split] for i in members]
+    ranks = [_RANK[source.samples[i].split] for i in members]
     return [i for i, rank in zip(members, ranks, strict=True) if rank < max(ranks)]
 
 
@@ -156,10 +156,10 @@ def _together(source: Source, contents: Sequence[str], sets: Sequence[Sequence[i
     links = [(members[0], i) for members in sets for i in members[1:]]
     touched = {i for link in links for i in link}
     first: dict[str, int] = {}
-    for i, picture in enumerate(source.pictures):
+    for i, picture in enumerate(source.samples):
         if picture.group is not None:
             links.append((first.setdefault(picture.group, i), i))
-    pictures = list(source.pictures)
+    pictures = list(source.samples)
     for members in clusters(len(pictures), links):
         if touched.isdisjoint(members):
             continue
@@ -167,4 +167,4 @@ def _together(source: Source, contents: Sequence[str], sets: Sequence[Sequence[i
         key = named[0] if named else min(contents[i] for i in members)
         for i in members:
             pictures[i] = replace(pictures[i], group=key)
-    return replace(source, pictures=tuple(pictures))
+    return replace(source, samples=tuple(pictures))

@@ -116,7 +116,7 @@ class AdaptBench:
         found: dict[str, PictureStream] = {}
         if source:
             assert self.source is not None
-            paths = [self.source.source.pictures[i].path for i in self.source.train]
+            paths = [self.source.source.samples[i].path for i in self.source.train]
             labels = self.source.labels[self.source.train]
             found["source"] = self._training("source", paths, labels, self.source_domains())
         if target:
@@ -137,7 +137,7 @@ class AdaptBench:
 
     def source_paths(self, indices: np.ndarray) -> tuple[Path, ...]:
         assert self.source is not None
-        return tuple(self.source.source.pictures[i].path for i in indices)
+        return tuple(self.source.source.samples[i].path for i in indices)
 
     def answers(self, name: str, model: LinearTask, seconds: float, parameters: int, steps: int) -> Adapted:
         """The model's features and logits for held-out source and whole target."""
@@ -170,7 +170,7 @@ class AdaptBench:
     def units(self, indices: np.ndarray) -> list[str]:
         """What must stay together of these source pictures: the group, else the picture's own content."""
         assert self.source is not None
-        return [self.source.source.pictures[i].group or self.source.facts[i].sha256 for i in indices]
+        return [self.source.source.samples[i].group or self.source.facts[i].sha256 for i in indices]
 
     def blank(self, backbone: ImageBackbone) -> LinearTask:
         """A model on this backbone, its head still at random."""

@@ -18,10 +18,10 @@ from regraft.data.reading import read_source
 from regraft.deploy.predictor import Predictor
 from regraft.images.audit import audit
 from regraft.measure.verdict import format_value
-from regraft.recipes.fit.kinds import objective_for
-from regraft.recipes.fit.of_numbers import NumberObjective
 from regraft.report.page import render
 from regraft.report.schema import write_report
+from regraft.tasks.kinds import kind_for
+from regraft.tasks.regression.kind import NumberKind
 
 
 def run_evaluate(
@@ -40,20 +40,20 @@ def run_evaluate(
     started = time.monotonic()
     folder = artifact_of(model)
     predictor = Predictor.load(folder, device=device)
-    objective = objective_for(predictor.packed)
-    numeric = isinstance(objective, NumberObjective)
+    kind = kind_for(predictor.packed)
+    numeric = isinstance(kind, NumberKind)
     source = read_source(list(roots), table=table, image_column=image, label_column=label, group=group, numeric=numeric)
     usable, facts, found = audit(source)
-    labels = objective.labels_of(usable)
-    listener.say(f"{len(usable.pictures)} of {len(source.pictures)} pictures are usable.")
+    labels = kind.labels_of(usable)
+    listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")
     seen = _seen(folder, [f.sha256 for f in facts])
-    answers = predictor.answers([p.path for p in usable.pictures])
-    metric = str(predictor.manifest.get("metrics", {}).get("metric", objective.usual_metric))
-    names = [p.group or f.sha256 for p, f in zip(usable.pictures, facts, strict=True)]
+    answers = predictor.answers([p.path for p in usable.samples])
+    metric = str(predictor.manifest.get("metrics", {}).get("metric", kind.usual_metric))
+    names = [p.group or f.sha256 for p, f in zip(usable.samples, facts, strict=True)]
     groups = np.unique(names, return_inverse=True)[1] if group else None
-    own = objective.bootstrap(metric, answers, labels, groups=groups)
-    figures = objective.summary(answers, labels)
-    warned = objective.alarms(metric, answers, labels, own, figures, n_test=len(labels))
+    own = kind.bootstrap(metric, answers, labels, groups=groups)
+    figures = kind.summary(answers, labels)
+    warned = kind.alarms(metric, answers, labels, own, figures, n_test=len(labels))
     if seen:
         warned.insert(
             0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
@@ -64,7 +64,7 @@ def run_evaluate(
         runs, "evaluate", Path(where).name, predictor.manifest["backbone"]["model"], config, fresh=True
     )
     write_json(run.path / "env.json", describe(0, device))
-    _write_predictions(run.path, [str(p.path) for p in usable.pictures], objective.columns(answers, labels))
+    _write_predictions(run.path, [str(p.path) for p in usable.samples], kind.columns(answers, labels))
     sentence = (
         f"{format_value(metric, own.value)} {metric.replace('_', ' ')} "
         f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] "
@@ -86,7 +86,7 @@ def run_evaluate(
         "n_test": len(labels),
         "evaluated_on": f"{where} ({len(labels)} pictures)",
         "summary": figures,
-        **objective.evaluated(predictor.packed, answers, labels, {"groups": groups}),
+        **kind.evaluated(predictor.packed, answers, labels, {"groups": groups}),
         "audit": found.to_json(),
         "reproduce": command_line(),
         "model": str(folder),

@@ -26,7 +26,6 @@ from regraft.images.backbones.catalogue import parse
 from regraft.images.backbones.layers import LayeredBackbone, with_layers
 from regraft.measure.choice import Candidate, choose, lower_by_an_error
 from regraft.recipes.fit.features import extract_features
-from regraft.recipes.fit.kinds import objective_of
 from regraft.recipes.fit.options import FitConfig
 from regraft.recipes.fit.outcome import Final, RoundResult, conclude, write_artifact_of
 from regraft.recipes.fit.pictures import Prepared, prepare
@@ -34,6 +33,7 @@ from regraft.recipes.fit.remarks import tell_audit, unseen_edges
 from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import REFIT_COST, Clock, Schedule, schedule
 from regraft.strategies import ProbeHead
+from regraft.tasks.kinds import kind_of
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +94,9 @@ def who_trains(config: FitConfig) -> str:
     prepared = prepare(config)
     machine = launch(device=config.device, precision=config.precision, seed=config.seed)
     backbone = create(config.backbone, config.weights)
-    objective = objective_of(prepared, config.label)
-    metric = objective.metric(config.metric, prepared.labels)
-    bench = Workbench(config, objective, metric, prepared, backbone, machine, RunDirectory(Path(".")), Listener())
+    kind = kind_of(prepared.source, prepared.labels[prepared.known()], config.label)
+    metric = kind.metric(config.metric, prepared.labels)
+    bench = Workbench(config, kind, metric, prepared, backbone, machine, RunDirectory(Path(".")), Listener())
     texts = []
     for name in config.strategies:
         task = bench.task(name, None)
@@ -107,15 +107,15 @@ def who_trains(config: FitConfig) -> str:
 
 def _work(config: FitConfig, prepared: Prepared, run: RunDirectory, machine: Machine, listener: Listener) -> None:
     clock = Clock(run)
-    objective = objective_of(prepared, config.label)
-    tell_audit(prepared, objective, listener)
+    kind = kind_of(prepared.source, prepared.labels[prepared.known()], config.label)
+    tell_audit(prepared, kind, listener)
     if machine.is_first:
         write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
     backbone = create(config.backbone, config.weights).to(machine.device)
     if edges := unseen_edges(prepared.facts, backbone):
         listener.say(f"  {edges}")
-    metric = objective.metric(config.metric, prepared.labels)
-    bench = Workbench(config, objective, metric, prepared, backbone, machine, run, listener)
+    metric = kind.metric(config.metric, prepared.labels)
+    bench = Workbench(config, kind, metric, prepared, backbone, machine, run, listener)
     fitting = _Fitting(bench, clock)
     fitting.everything()
 
@@ -139,7 +139,7 @@ class _Fitting:
         features, head = self._readout(rounds, known)
         self._schedule(rounds)
         results = [self._round(r, part, features) for r, part in enumerate(rounds)]
-        best = choose([r.candidates for r in results], bench.metric, bench.objective.losses)
+        best = choose([r.candidates for r in results], bench.metric, bench.kind.losses)
         listener = bench.listener
         listener.say(f"Chosen on validation: {best}.")
         # From here on nothing is chosen any more: the test pictures may be looked at.
@@ -199,7 +199,7 @@ class _Fitting:
         narrow_head = bench.probe(pooled[train], train)
         bench.use(wide)
         wide_head = bench.probe(layered[train], train)
-        of_last, of_all = (bench.objective.losses(h.out_of_fold, labels) for h in (narrow_head, wide_head))
+        of_last, of_all = (bench.kind.losses(h.out_of_fold, labels) for h in (narrow_head, wide_head))
         self.of_training = wide_head
         if lower_by_an_error(of_all, of_last):
             bench.listener.say(
@@ -229,9 +229,9 @@ class _Fitting:
         if kept.is_file():
             self.first = read_json(kept)
             return head
-        estimate = bench.objective.bootstrap(
+        estimate = bench.kind.bootstrap(
             bench.metric,
-            bench.objective.uncalibrated.answers(head.out_of_fold),
+            bench.kind.uncalibrated.answers(head.out_of_fold),
             labels,
             groups=bench.prepared.groups(known),
             resamples=500,
@@ -253,7 +253,7 @@ class _Fitting:
                 "very same, the pretraining may have seen such pictures with their labels."
             )
         value, low, high = (
-            bench.objective.shown(bench.metric, number) for number in (estimate.value, estimate.low, estimate.high)
+            bench.kind.shown(bench.metric, number) for number in (estimate.value, estimate.low, estimate.high)
         )
         bench.listener.say(
             f"First answer after {self.first['seconds']:.1f} s: {bench.metric.replace('_', ' ')} "
@@ -267,7 +267,7 @@ class _Fitting:
 
     def _artifact_of_probe(self, head: ProbeHead) -> None:
         """The probe can be used at once; a better candidate replaces it at the end."""
-        unknown, metrics = self.bench.objective.uncalibrated, {"candidate": "probe", "preliminary": True}
+        unknown, metrics = self.bench.kind.uncalibrated, {"candidate": "probe", "preliminary": True}
         write_artifact_of(self.bench, self.bench.task("finetune", head), unknown, metrics)
 
     def _schedule(self, rounds: tuple[Round, ...]) -> None:
@@ -325,7 +325,7 @@ class _Fitting:
                 )
                 self.clock.keep()
                 found = candidates[name]
-                reached = f"{bench.metric.replace('_', ' ')} {bench.objective.shown(bench.metric, found.value)}"
+                reached = f"{bench.metric.replace('_', ' ')} {bench.kind.shown(bench.metric, found.value)}"
                 bench.listener.say(f"{name}: validation {reached} after {found.steps} steps, {found.seconds:.0f} s.")
         return RoundResult(part, head, candidates)
 

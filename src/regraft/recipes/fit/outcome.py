@@ -19,11 +19,11 @@ from regraft.measure.bootstrap import Interval
 from regraft.measure.choice import Candidate, choose
 from regraft.measure.embedding import tsne
 from regraft.measure.verdict import verdict
-from regraft.recipes.fit.objective import Calibration, Judged, Tested
 from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import Schedule
 from regraft.report.schema import write_report
 from regraft.strategies import ProbeHead
+from regraft.tasks.kind import Calibration, Judged, Tested
 from regraft.tasks.linear import LinearTask
 
 #: At most this many pictures are placed on the map of features.
@@ -74,7 +74,7 @@ def write_artifact_of(bench: Workbench, task: LinearTask, calibration: Calibrati
         "data": [Path(root).name for root in config.roots] or [Path(config.table or "").name],
         "seed": config.seed,
     }
-    return bench.objective.pack(bench.run.artifact, task, calibration, provenance=provenance, metrics=metrics)
+    return bench.kind.pack(bench.run.artifact, task, calibration, provenance=provenance, metrics=metrics)
 
 
 def conclude(
@@ -91,14 +91,14 @@ def conclude(
     """Write predictions, map, artifact, report.json and report.html."""
     if not bench.machine.is_first:
         return
-    prepared, metric, config, objective = bench.prepared, bench.metric, bench.config, bench.objective
+    prepared, metric, config, kind = bench.prepared, bench.metric, bench.config, bench.kind
     test = _pool(results, "test", prepared.labels)
     val = _pool(results, "val", prepared.labels)
     if final.head is not None:  # each of its pictures was held out once in its cross-validation
         tuning_logits, tuning_labels = final.head.out_of_fold, prepared.labels[final.solved_on]
     else:
         tuning_logits, tuning_labels = val.logits[chosen], val.labels
-    calibration = objective.calibrated(tuning_logits, tuning_labels)
+    calibration = kind.calibrated(tuning_logits, tuning_labels)
     groups = prepared.groups(test.indices)
     if len(results) == 1:
         answers = {name: calibration.answers(logits) for name, logits in test.logits.items()}
@@ -108,18 +108,18 @@ def conclude(
             name: _joined(_of_rounds(bench, results, [name] * len(results))) for name in test.logits if name != chosen
         }
         # The procedure as a whole: in every round the candidate that its own validation picked.
-        parts = _of_rounds(bench, results, [choose([r.candidates], metric, objective.losses) for r in results])
+        parts = _of_rounds(bench, results, [choose([r.candidates], metric, kind.losses) for r in results])
         answers[chosen] = _joined(parts)
         # A picture is scored once per repeat; its answers are no independent samples.
         groups = test.indices if groups is None else groups
     options: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed}
-    intervals = {name: objective.bootstrap(metric, p, test.labels, **options) for name, p in answers.items()}
+    intervals = {name: kind.bootstrap(metric, p, test.labels, **options) for name, p in answers.items()}
     gain = None
     if "scratch" in answers:
-        gain = objective.gain(metric, answers[chosen], answers["scratch"], test.labels, **options)
+        gain = kind.gain(metric, answers[chosen], answers["scratch"], test.labels, **options)
     own = intervals[chosen]
     answer = _verdict(bench, chosen, intervals, gain)
-    figures = objective.summary(answers[chosen], test.labels)
+    figures = kind.summary(answers[chosen], test.labels)
     validation = {n: float(np.mean([r.candidates[n].value for r in results])) for n in results[0].candidates}
     write_artifact_of(
         bench,
@@ -159,7 +159,7 @@ def conclude(
         "verdict": answer[0],
         "helped": answer[1],
         "alarms": [
-            *objective.alarms(
+            *kind.alarms(
                 metric,
                 answers[chosen],
                 test.labels,
@@ -179,8 +179,8 @@ def conclude(
         "n_test": len(np.unique(test.indices)),
         "evaluated_on": prepared.splits.evaluated_on,
         "summary": figures,
-        "validation_summary": objective.summary(calibration.answers(tuning_logits), tuning_labels),
-        **objective.report(
+        "validation_summary": kind.summary(calibration.answers(tuning_logits), tuning_labels),
+        **kind.report(
             Judged(
                 calibration, answers[chosen], test.logits[chosen], test.labels, (tuning_logits, tuning_labels), parts
             )
@@ -203,7 +203,7 @@ def _of_rounds(bench: Workbench, results: list[RoundResult], names: list[str]) -
     parts = []
     for result, name in zip(results, names, strict=True):
         found = result.candidates[name]
-        calibration = bench.objective.calibrated(found.logits, found.labels)
+        calibration = bench.kind.calibrated(found.logits, found.labels)
         answers = calibration.answers(result.test_logits[name])
         parts.append(Tested(calibration, answers, bench.labels(result.part.test)))
     return parts
@@ -219,7 +219,7 @@ def _verdict(
     metric = bench.metric
     if gain is None:
         own = intervals[chosen]
-        value, low, high = (bench.objective.shown(metric, number) for number in (own.value, own.low, own.high))
+        value, low, high = (bench.kind.shown(metric, number) for number in (own.value, own.low, own.high))
         return (
             f"{chosen} reached {value} [{low}, {high}] ({metric.replace('_', ' ')}); "
             "there was no control from scratch, so whether transfer helped is not known.",
@@ -279,7 +279,7 @@ def _write_predictions(
     bench: Workbench, test: _Pooled, val: _Pooled, answers: Mapping[str, np.ndarray], calibration: Calibration
 ) -> None:
     rows: dict[str, list[Any]] = defaultdict(list)
-    pictures = bench.prepared.source.pictures
+    pictures = bench.prepared.source.samples
     for split, pooled in (("val", val), ("test", test)):
         for name in pooled.logits:
             values = answers[name] if split == "test" else calibration.answers(pooled.logits[name])
@@ -287,7 +287,7 @@ def _write_predictions(
             rows["split"] += [split] * len(pooled.indices)
             rows["round"] += pooled.rounds.tolist()
             rows["candidate"] += [name] * len(pooled.indices)
-            for column, cells in bench.objective.columns(values, pooled.labels).items():
+            for column, cells in bench.kind.columns(values, pooled.labels).items():
                 rows[column] += cells
     write_table(bench.run.path / "predictions.parquet", rows)
 
@@ -302,11 +302,11 @@ def _write_map(bench: Workbench, task: LinearTask, test: _Pooled, answers: np.nd
     features = predict(task, stream, bench.machine, call=lambda x: task.backbone(x).pooled).outputs.numpy()
     kept, xy = tsne(features, seed=bench.config.seed, limit=MAP_LIMIT)
     at = some[kept]
-    pictures = bench.prepared.source.pictures
+    pictures = bench.prepared.source.samples
     rows = {
         "path": [str(pictures[i].path) for i in test.indices[at]],
         "split": ["test"] * len(at),
-        **bench.objective.map_columns(answers[at], test.labels[at]),
+        **bench.kind.map_columns(answers[at], test.labels[at]),
         "x": xy[:, 0].tolist(),
         "y": xy[:, 1].tolist(),
     }

@@ -45,11 +45,11 @@ class Prepared:
 
     def units(self, indices: np.ndarray) -> list[str]:
         """What must stay together: the picture's group, else its own content."""
-        return [self.source.pictures[i].group or self.facts[i].sha256 for i in indices]
+        return [self.source.samples[i].group or self.facts[i].sha256 for i in indices]
 
     def groups(self, indices: np.ndarray) -> np.ndarray | None:
         """Group numbers for a cluster bootstrap; None where every picture stands alone."""
-        if all(self.source.pictures[i].group is None for i in indices):
+        if all(self.source.samples[i].group is None for i in indices):
             return None
         return np.unique(self.units(indices), return_inverse=True)[1]
 
@@ -93,7 +93,7 @@ class Streams:
         if self._store is None:
             # A crop of the least scale still has about the input's resolution.
             side = round(max(self.spec.shape[1:]) * 1.4)
-            self._store = PictureStore([p.path for p in self.prepared.source.pictures], short_side_px=side)
+            self._store = PictureStore([p.path for p in self.prepared.source.samples], short_side_px=side)
         batch = max(1, min(config.batch_size, max(4, len(indices) // 8), len(indices)))
         least, ratio = NUMBER_CROP if self.prepared.source.numeric else CLASS_CROP
         least = least if config.crop_scale is None else config.crop_scale
@@ -101,7 +101,7 @@ class Streams:
             self.spec, config.augment, scale=least, ratio=ratio, flip=config.flip, colour=config.colour
         )
         return PictureStream(
-            [self.prepared.source.pictures[i].path for i in indices],
+            [self.prepared.source.samples[i].path for i in indices],
             self.prepared.labels[indices],
             transform,
             batch_size=max(1, batch // world_size),
@@ -117,7 +117,7 @@ class Streams:
     def plain(self, indices: np.ndarray, *, cache: bool = False) -> PictureStream:
         """Each picture once, in order, with the weights' own preprocessing."""
         return PictureStream(
-            [self.prepared.source.pictures[i].path for i in indices],
+            [self.prepared.source.samples[i].path for i in indices],
             self.prepared.labels[indices],
             EvalTransform(self.spec),
             batch_size=32,

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from regraft.core.listener import Listener
 from regraft.data.facts import Facts
 from regraft.images.backbones.base import ImageBackbone
-from regraft.recipes.fit.objective import Objective
 from regraft.recipes.fit.pictures import Prepared
+from regraft.tasks.kind import Kind
 
 #: A crop that leaves as much of the short side is not worth a word.
 NEARLY_ALL = 0.95
 
 
-def tell_audit(prepared: Prepared, objective: Objective, listener: Listener) -> None:
+def tell_audit(prepared: Prepared, kind: Kind, listener: Listener) -> None:
     """How many pictures there are, and what of the audit and the split is more than information."""
     report = prepared.audit
     if prepared.source.assumed:
         listener.say(prepared.source.assumed)
     listener.say(
-        f"{report.n_usable} of {report.n_files} pictures {objective.described(prepared.labels)} are usable "
+        f"{report.n_usable} of {report.n_files} pictures {kind.described(prepared.labels)} are usable "
         f"(looked at in {report.seconds:.1f} s)."
     )
     for finding in report.findings:

@@ -25,34 +25,18 @@ from regraft.engine import FitSettings, Machine, StepRecord, fit, predict
 from regraft.images.backbones.base import ImageBackbone
 from regraft.images.backbones.fast import FastFeatures, fast_features
 from regraft.measure.choice import Candidate
-from regraft.measure.metrics import METRICS, score
-from regraft.measure.probabilities import softmax
-from regraft.recipes.fit.objective import Objective
 from regraft.recipes.fit.options import FitConfig
 from regraft.recipes.fit.pictures import Prepared, Streams
 from regraft.strategies import KnownClasses, ProbeHead, strategies
+from regraft.tasks.kind import Kind
 from regraft.tasks.linear import LinearTask
 
 #: Base rates for AdamW at a batch of 32; a batch of n takes sqrt(n / 32) of it.
 FINETUNE_LR = 5e-5
 #: Below this many training pictures fine-tuning keeps the pretraining's normalisation statistics.
 KEEP_STATISTICS_BELOW = 2000
-#: What a nat of validation log-loss counts against a whole unit of the metric when two states are compared: it decides
-#: between states whose accuracy on few pictures is the same.
-LOSS_SHARE = 0.05
 #: Before this share of its steps the control from scratch is not stopped for standing still.
 PATIENCE_OF_SCRATCH = 0.5
-
-
-def selection_score(metric: str, logits: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """(what is maximised, the metric, the log-loss) on the pictures that choices are made on."""
-    probabilities = softmax(logits)
-    value = score(metric, probabilities, labels)
-    loss = score("nll", probabilities, labels)
-    oriented = value if METRICS[metric].higher_is_better else -value
-    if math.isnan(oriented):
-        oriented = 0.0
-    return oriented - LOSS_SHARE * min(loss, 10.0), value, loss
 
 
 class Workbench:
@@ -61,7 +45,7 @@ class Workbench:
     def __init__(
         self,
         config: FitConfig,
-        objective: Objective,
+        kind: Kind,
         metric: str,
         prepared: Prepared,
         backbone: ImageBackbone,
@@ -69,7 +53,7 @@ class Workbench:
         run: RunDirectory,
         listener: Listener,
     ) -> None:
-        self.config, self.objective, self.metric, self.prepared = config, objective, metric, prepared
+        self.config, self.kind, self.metric, self.prepared = config, kind, metric, prepared
         self.backbone, self.machine, self.run, self.listener = backbone, machine, run, listener
         self.streams = Streams(prepared, backbone.input_spec, config)
         self.writer: Any = None
@@ -104,12 +88,12 @@ class Workbench:
         folds = self.prepared.folds(indices, self.config.seed)
         theirs = self.backbone.pretrained_head
         known = None if theirs is None else KnownClasses(theirs.weight.numpy(), theirs.bias.numpy())
-        return self.objective.solve(features, self.labels(indices), folds, settings, known)
+        return self.kind.solve(features, self.labels(indices), folds, settings, known)
 
     def probe_candidate(self, logits: np.ndarray, indices: np.ndarray, seconds: float) -> Candidate:
         """The probe's standing on validation pictures."""
-        selection, value, _ = self.objective.selection(self.metric, logits, self.labels(indices))
-        count = self.objective.outputs * (self.backbone.feature_dim + 1)
+        selection, value, _ = self.kind.selection(self.metric, logits, self.labels(indices))
+        count = self.kind.outputs * (self.backbone.feature_dim + 1)
         return Candidate("probe", logits, self.labels(indices), value, selection, seconds, count)
 
     def task(self, name: str, head: ProbeHead | None, labels: np.ndarray | None = None) -> LinearTask:
@@ -123,7 +107,7 @@ class Workbench:
             backbone = copy.deepcopy(self.backbone)
             if name == "scratch":
                 backbone.reset_parameters()
-            task = self.objective.task(backbone, config, labels)
+            task = self.kind.task(backbone, config, labels)
         if head is not None and name != "scratch":
             task.set_head(torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         return task
@@ -204,7 +188,7 @@ class Workbench:
         def evaluate(current: Task) -> tuple[float, Mapping[str, float]]:
             assert held is not None and val is not None
             logits = predict(current, held, machine).outputs.numpy()
-            selection, value, loss = self.objective.selection(self.metric, logits, self.labels(val))
+            selection, value, loss = self.kind.selection(self.metric, logits, self.labels(val))
             return selection, {"val_metric": value, "val_loss": loss}
 
         result = fit(
@@ -217,12 +201,12 @@ class Workbench:
             on_step=self._teller(name, label or name, round_index, len(train)),
             checkpoints=folder / "checkpoints",
         )
-        logits, labels = np.zeros((0, self.objective.outputs)), self.labels(np.zeros(0, dtype=np.int64))
+        logits, labels = np.zeros((0, self.kind.outputs)), self.labels(np.zeros(0, dtype=np.int64))
         selection = value = math.nan
         if held is not None and val is not None:
             logits = predict(task, held, machine).outputs.numpy().astype(np.float64)
             labels = self.labels(val)
-            selection, value, _ = self.objective.selection(self.metric, logits, labels)
+            selection, value, _ = self.kind.selection(self.metric, logits, labels)
         candidate = Candidate(
             name,
             logits,

@@ -143,7 +143,7 @@ def _alarms(models: DomainModels, table: Table) -> list[str]:
             classes = ", ".join(pictures.classes[k] for k in lost[:5])
             found.append(f"Only {name} has {classes}: no model without that domain can name it, and its figure is low.")
     of_group: dict[str, set[int]] = {}
-    for picture, domain in zip(pictures.source.pictures, pictures.domains, strict=True):
+    for picture, domain in zip(pictures.source.samples, pictures.domains, strict=True):
         if picture.group is not None:
             of_group.setdefault(picture.group, set()).add(int(domain))
     shared = sum(len(domains) > 1 for domains in of_group.values())

@@ -58,9 +58,9 @@ def _read(
     found = read_source([folder], test=test, labelled=False)
     usable, facts, report = audit(found, max_bad=config.max_bad, progress=progress)
     if test is not None:
-        held = np.array([picture.split == "test" for picture in usable.pictures])
+        held = np.array([picture.split == "test" for picture in usable.samples])
     else:
-        held = held_out([p.group or f.sha256 for p, f in zip(usable.pictures, facts, strict=True)], config.seed)
+        held = held_out([p.group or f.sha256 for p, f in zip(usable.samples, facts, strict=True)], config.seed)
     train, kept = np.flatnonzero(~held), np.flatnonzero(held)
     if len(kept) > MOST_HELD:
         kept = np.sort(np.random.default_rng(config.seed).permutation(kept)[:MOST_HELD])

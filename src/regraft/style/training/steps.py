@@ -39,7 +39,7 @@ def training_pictures(roots: Sequence[Path]) -> tuple[list[Path], Audit]:
     Raises DataError where nothing is left.
     """
     source, _, found = audit(read_source(roots, labelled=False))
-    return [picture.path for picture in source.pictures], found
+    return [picture.path for picture in source.samples], found
 
 
 def crops(paths: Sequence[Path], size: TrainingSize, seed: int) -> PictureStream:

@@ -1,7 +1,7 @@
 """What a fit, an evaluation and a report need to know of the labels: one object for classes, one for numbers.
 
 Everything else in the recipes is the same for both: candidates give outputs (N, K), logits of K classes or numbers
-(N, 1), and the objective says what they are worth. `of_classes.py` and `of_numbers.py` are the two kinds.
+(N, 1), and the kind says what they are worth. `of_classes.py` and `of_numbers.py` are the two kinds.
 """
 
 from __future__ import annotations
@@ -9,16 +9,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from regraft.data.source import Source
 from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval
-from regraft.recipes.fit.options import FitConfig
 from regraft.strategies import KnownClasses, ProbeHead
 from regraft.tasks.linear import LinearTask
+
+#: What a nat of validation log-loss counts against a whole unit of the metric when two states are compared: it decides
+#: between states whose accuracy on few pictures is the same.
+LOSS_SHARE = 0.05
+
+
+class TaskOptions(Protocol):
+    """What a task asks of a job's options; each kind reads those that are about it."""
+
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def mixup(self) -> float: ...
+    @property
+    def cutmix(self) -> float: ...
+    @property
+    def regression_loss(self) -> Literal["huber", "squared"]: ...
 
 
 class Calibration(Protocol):
@@ -53,7 +69,7 @@ class Judged:
     parts: Sequence[Tested]
 
 
-class Objective(Protocol):
+class Kind(Protocol):
     """The kind of labels.
 
     outputs: K of a head. usual_metric: where nobody asked and nothing else is known. uncalibrated: for a model of which
@@ -87,7 +103,7 @@ class Objective(Protocol):
         """The probe on features (N, D). known: the classifier that came with the weights, of no use for numbers."""
         ...
 
-    def task(self, backbone: ImageBackbone, config: FitConfig, labels: np.ndarray | None) -> LinearTask:
+    def task(self, backbone: ImageBackbone, options: TaskOptions, labels: np.ndarray | None) -> LinearTask:
         """A fresh task on this backbone; labels: of the training pictures, where it is to be trained."""
         ...
 

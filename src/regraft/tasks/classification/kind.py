@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,12 @@ from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
 from regraft.measure.calibration import abstention, fit_temperature, reliability
 from regraft.measure.choice import class_losses
-from regraft.measure.metrics import score, summary
+from regraft.measure.metrics import METRICS, score, summary
 from regraft.measure.probabilities import softmax
 from regraft.measure.verdict import alarms
-from regraft.recipes.fit.objective import Judged
-from regraft.recipes.fit.options import FitConfig
-from regraft.recipes.fit.workbench import selection_score
 from regraft.strategies import KnownClasses, ProbeHead, fit_probe
 from regraft.tasks.classification.task import Classification, balanced_weights
+from regraft.tasks.kind import LOSS_SHARE, Judged, TaskOptions
 from regraft.tasks.packing import PackedClassifier, pack
 
 
@@ -38,8 +37,8 @@ class ClassCalibration:
         return softmax(outputs, self.temperature)
 
 
-class ClassObjective:
-    """The objective for pictures in these classes."""
+class ClassKind:
+    """The kind for pictures in these classes."""
 
     usual_metric = "accuracy"
     uncalibrated = ClassCalibration(1.0, {"threshold": 0.0})
@@ -71,7 +70,7 @@ class ClassObjective:
     ) -> ProbeHead:
         return fit_probe(features, labels, folds, self.outputs, settings=settings, known=known)
 
-    def task(self, backbone: ImageBackbone, config: FitConfig, labels: np.ndarray | None) -> Classification:
+    def task(self, backbone: ImageBackbone, options: TaskOptions, labels: np.ndarray | None) -> Classification:
         weights = None
         if labels is not None:
             counts = np.bincount(labels, minlength=self.outputs)
@@ -80,10 +79,10 @@ class ClassObjective:
         return Classification(
             backbone,
             self.outputs,
-            label_smoothing=config.label_smoothing,
+            label_smoothing=options.label_smoothing,
             class_weights=weights,
-            mixup=config.mixup,
-            cutmix=config.cutmix,
+            mixup=options.mixup,
+            cutmix=options.cutmix,
         )
 
     def selection(self, metric: str, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
@@ -153,7 +152,7 @@ class ClassObjective:
                 f"{', '.join(self.classes[:20])}. Rename the folders, or leave these out."
             )
         index = {name: i for i, name in enumerate(self.classes)}
-        return np.asarray([index[str(picture.label)] for picture in source.pictures], dtype=np.int64)
+        return np.asarray([index[str(picture.label)] for picture in source.samples], dtype=np.int64)
 
     def columns(self, answers: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:
         return {"label": labels.tolist(), "probabilities": answers.astype(np.float32).tolist()}
@@ -174,3 +173,14 @@ class ClassObjective:
             folder, task, self.classes, temperature=calibration.temperature,
             threshold=float(calibration.rule["threshold"]), provenance=provenance, metrics=metrics,
         )  # fmt: skip
+
+
+def selection_score(metric: str, logits: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """(what is maximised, the metric, the log-loss) on the pictures that choices are made on."""
+    probabilities = softmax(logits)
+    value = score(metric, probabilities, labels)
+    loss = score("nll", probabilities, labels)
+    oriented = value if METRICS[metric].higher_is_better else -value
+    if math.isnan(oriented):
+        oriented = 0.0
+    return oriented - LOSS_SHARE * min(loss, 10.0), value, loss

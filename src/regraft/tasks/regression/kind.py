@@ -19,10 +19,8 @@ from regraft.measure.conformal import UNKNOWN, ConformalInterval, conformal_inte
 from regraft.measure.metrics import NUMBER_METRICS, metric_of
 from regraft.measure.regression import number_bootstrap, number_gain, number_score, number_summary
 from regraft.measure.verdict import format_number, format_value, number_alarms
-from regraft.recipes.fit.objective import Judged
-from regraft.recipes.fit.options import FitConfig
-from regraft.recipes.fit.workbench import LOSS_SHARE
 from regraft.strategies import KnownClasses, ProbeHead, fit_number_probe
+from regraft.tasks.kind import LOSS_SHARE, Judged, TaskOptions
 from regraft.tasks.packing import PackedRegressor, pack_regression
 from regraft.tasks.regression.task import Regression, element_losses
 
@@ -37,8 +35,8 @@ class NumberCalibration:
         return np.asarray(outputs, dtype=np.float64)
 
 
-class NumberObjective:
-    """The objective for pictures with one number each.
+class NumberKind:
+    """The kind for pictures with one number each.
 
     name: of the number. centre, scale: mean and deviation of the numbers, in their unit; they make losses and errors
     comparable. A trained task takes those of its own training pictures.
@@ -71,12 +69,12 @@ class NumberObjective:
     ) -> ProbeHead:
         return fit_number_probe(features, labels, folds, settings=settings)
 
-    def task(self, backbone: ImageBackbone, config: FitConfig, labels: np.ndarray | None) -> Regression:
+    def task(self, backbone: ImageBackbone, options: TaskOptions, labels: np.ndarray | None) -> Regression:
         centre, scale = self.centre, self.scale
         if labels is not None and labels.std() > 0:
             centre, scale = float(labels.mean()), float(labels.std())
         return Regression(
-            backbone, centre=torch.tensor([centre]), scale=torch.tensor([scale]), loss=config.regression_loss
+            backbone, centre=torch.tensor([centre]), scale=torch.tensor([scale]), loss=options.regression_loss
         )
 
     def selection(self, metric: str, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:

@@ -1,0 +1,28 @@
+"""Which kind a source of pictures, or a finished model, asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regraft.data.source import Source
+from regraft.tasks.classification.kind import ClassKind
+from regraft.tasks.kind import Kind
+from regraft.tasks.packing import PackedClassifier, PackedRegressor
+from regraft.tasks.regression.kind import NumberKind
+
+
+def kind_of(source: Source, labels: np.ndarray, name: str) -> Kind:
+    """For samples that are to be learned from; name: of the label, where it is a number.
+
+    labels (N,): of samples that are not for the test in every round; the numbers' mean and deviation are of these.
+    """
+    if not source.numeric:
+        return ClassKind(source.classes)
+    return NumberKind(name, float(labels.mean()), float(labels.std()) or 1.0)
+
+
+def kind_for(packed: PackedClassifier | PackedRegressor) -> Kind:
+    """For a model that is to be scored."""
+    if isinstance(packed, PackedRegressor):
+        return NumberKind(packed.labels[0], float(packed.task.centre[0]), float(packed.task.scale[0]))
+    return ClassKind(packed.labels)

@@ -32,6 +32,7 @@ def conclude_numbers(
     decision: Choice,
     oracle: OracleNumbers | None,
     *,
+    data: str,
     first_s: float,
     spent: Callable[[], float],
     command: str,
@@ -60,7 +61,7 @@ def conclude_numbers(
     errors = {c.name: _source_error(c, held) for c in candidates}
     report: dict[str, Any] = {
         "recipe": "adapt",
-        "data": bench.run.path.name.split("-")[2],
+        "data": data,
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": METRIC,

@@ -34,11 +34,12 @@ def conclude_adaptation(
     decision: Decision,
     oracle: Oracle | None,
     *,
+    data: str,
     first_s: float | None,
     spent: Callable[[], float],
     command: str,
 ) -> None:
-    """Write predictions, maps, artifact, report.json and report.html."""
+    """Write predictions, maps, artifact, report.json and report.html. data: the domains' names."""
     config, classes = bench.config, bench.classes
     model = bench.load(decision.name)
     assert isinstance(model, Classification)
@@ -65,7 +66,7 @@ def conclude_adaptation(
             calibration |= _calibration_errors(judged[kept.name], oracle.labels, calibration)
     report: dict[str, Any] = {
         "recipe": "adapt",
-        "data": bench.run.path.name.split("-")[2],
+        "data": data,
         "backbone": config.backbone if config.source_free is None else str(bench.model.backbone.recipe.get("name")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": "accuracy",

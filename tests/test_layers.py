@@ -1,13 +1,12 @@
 """The floors of the architecture: an import goes to a lower floor or stays in its own package.
 
-No module imports itself in a circle, and no job's folder another job's. Imports inside functions, under TYPE_CHECKING
-and through importlib count as well.
+Imports inside functions, under TYPE_CHECKING and through importlib count as well.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence, Set
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,15 +33,9 @@ def part_of(path: Path, package: Path = PACKAGE) -> str:
     return first.removesuffix(".py")
 
 
-def imported_parts(source: str, module: tuple[str, ...]) -> set[str]:
-    """Parts of regraft that a file imports. module: its dotted name as a tuple, `__init__` included."""
-    dotted = imported_names(source, module)
-    inside = {name[1] if len(name) > 1 and name[1] else "__init__" for name in dotted if name[0] == "regraft"}
-    return {name if name in FLOOR or is_part(name) else "__init__" for name in inside}
-
-
-def imported_names(source: str, module: tuple[str, ...]) -> set[tuple[str, ...]]:
-    """Dotted names that a file imports, as tuples; `from a import b` gives (a, b), whether b is a module or not."""
+@cache
+def imported_names(source: str, module: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    """Dotted names that a file imports, as tuples. module: its own, `__init__` included."""
     dotted: set[tuple[str, ...]] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -53,7 +46,14 @@ def imported_names(source: str, module: tuple[str, ...]) -> set[tuple[str, ...]]
             dotted |= {(*base, alias.name) for alias in node.names}
         elif isinstance(node, ast.Call) and node.args and called(node) in {"import_module", "__import__"}:
             dotted.add(tuple(constant_start(node.args[0]).split(".")))
-    return dotted
+    return frozenset(dotted)
+
+
+def imported_parts(source: str, module: tuple[str, ...]) -> set[str]:
+    """Parts of regraft that a file imports."""
+    dotted = imported_names(source, module)
+    inside = {name[1] if len(name) > 1 and name[1] else "__init__" for name in dotted if name[0] == "regraft"}
+    return {name if name in FLOOR or is_part(name) else "__init__" for name in inside}
 
 
 def is_part(name: str) -> bool:
@@ -74,103 +74,85 @@ def wrong_imports(part: str, imported: set[str]) -> set[str]:
     return {other for other in imported if other != part and FLOOR[other] >= FLOOR[part]}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down(path: Path) -> None:
-    part = part_of(path)
-    assert part in FLOOR, f"{part} has no floor: give it one in FLOORS and in docs/architecture.md"
-    module = ("regraft", *path.relative_to(PACKAGE).with_suffix("").parts)
-    imported = imported_parts(path.read_text(encoding="utf-8"), module)
-    unknown = imported - FLOOR.keys()
-    assert not unknown, f"{path.name} imports {unknown}, which have no floor"
-    wrong = wrong_imports(part, imported)
-    assert not wrong, f"{part} (floor {FLOOR[part]}) may not import {', '.join(sorted(wrong))}"
+def module_of(path: Path, package: Path = PACKAGE) -> tuple[str, ...]:
+    return ("regraft", *path.relative_to(package).with_suffix("").parts)
 
 
-def dotted_of(path: Path) -> str:
-    """A file's dotted name; a package's own for its `__init__.py`."""
-    parts = ("regraft", *path.relative_to(PACKAGE).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def test_imports_go_down() -> None:
+    offences = []
+    for path in FILES:
+        part = part_of(path)
+        if part not in FLOOR:
+            offences.append(f"{part} has no floor: give it one in FLOORS and in docs/architecture.md")
+            continue
+        imported = imported_parts(path.read_text(encoding="utf-8"), module_of(path))
+        name = path.relative_to(PACKAGE)
+        unknown = imported - FLOOR.keys()
+        offences += [f"{name} imports {other}, which has no floor" for other in sorted(unknown)]
+        wrong = wrong_imports(part, imported - unknown)
+        offences += [f"{name} (floor {FLOOR[part]}) may not import {other}" for other in sorted(wrong)]
+    assert offences == []
 
 
-def imported_modules(path: Path, modules: Set[str]) -> set[str]:
-    """Modules of `modules` that a file imports by name. A package counts where something is taken out of it: then its
-    `__init__.py` is what is imported, not the module beside it."""
-    module = ("regraft", *path.relative_to(PACKAGE).with_suffix("").parts)
-    found = set()
-    for name in imported_names(path.read_text(encoding="utf-8"), module):
-        whole = ".".join(name)
-        nearest = whole if whole in modules else ".".join(name[:-1])
-        if nearest in modules:
-            found.add(nearest)
+def jobs_imported(path: Path) -> set[str]:
+    """The folders of recipes/ that a file of one of them imports, other than its own and the frame."""
+    own = path.relative_to(PACKAGE).parts[1]
+    names = imported_names(path.read_text(encoding="utf-8"), module_of(path))
+    jobs = {name[2] for name in names if name[:2] == ("regraft", "recipes") and len(name) > 2}
+    return {job for job in jobs if (PACKAGE / "recipes" / job).is_dir()} - {own, "frame"}
+
+
+def test_no_job_imports_another() -> None:
+    files = [path for path in FILES if part_of(path) == "recipes" and len(path.relative_to(PACKAGE).parts) > 2]
+    assert {str(path.relative_to(PACKAGE)): jobs for path in files if (jobs := jobs_imported(path))} == {}
+
+
+def graph() -> dict[str, set[str]]:
+    """Module → modules of the package that it imports, inside functions and for types included."""
+    modules = {".".join(module_of(path)).removesuffix(".__init__"): path for path in FILES}
+    found: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        dotted = {".".join(one) for one in imported_names(path.read_text(encoding="utf-8"), module_of(path))}
+        # `from a.b import c` names the module a.b.c if there is one, else a thing of a.b.
+        found[name] = {one if one in modules else one.rpartition(".")[0] for one in dotted} & modules.keys() - {name}
     return found
 
 
-def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
-    """Groups of modules each of which imports, over others, itself (Tarjan 1972: strongly connected components)."""
-    index: dict[str, int] = {}
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other in a ring (strongly connected, Tarjan 1972)."""
+    order: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found: list[list[str]] = []
+    rings = []
 
-    def visit(name: str) -> None:
-        index[name] = low[name] = len(index)
-        stack.append(name)
-        for other in sorted(imports[name]):
-            if other not in index:
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for other in sorted(imports[node]):
+            if other not in order:
                 visit(other)
-                low[name] = min(low[name], low[other])
+                low[node] = min(low[node], low[other])
             elif other in stack:
-                low[name] = min(low[name], index[other])
-        if low[name] == index[name]:
-            at = stack.index(name)
-            group = sorted(stack[at:])
-            del stack[at:]
-            if len(group) > 1 or name in imports[name]:
-                found.append(group)
+                low[node] = min(low[node], order[other])
+        if low[node] == order[node]:
+            ring = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(ring) > 1:
+                rings.append(sorted(ring))
 
-    for name in sorted(imports):
-        if name not in index:
-            visit(name)
-    return found
-
-
-def test_no_module_imports_itself_in_a_circle() -> None:
-    modules = {dotted_of(path): path for path in FILES}
-    found = circles({name: imported_modules(path, modules.keys()) - {name} for name, path in modules.items()})
-    assert not found, "; ".join(" ↔ ".join(group) for group in found)
+    for node in sorted(imports):
+        if node not in order:
+            visit(node)
+    return rings
 
 
-def test_the_search_for_circles_finds_one() -> None:
-    imports = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"e"}, "f": {"a"}}
-    assert sorted(circles(imports)) == [["a", "b", "c"], ["e"]]
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(graph()) == []
 
 
-def job_of(dotted: Sequence[str]) -> str | None:
-    """The job whose folder a module of `recipes` lies in; None elsewhere, and for the frame, which is for all."""
-    inside = len(dotted) > 2 and dotted[1] == "recipes" and dotted[2] not in ("frame", "__init__")
-    return dotted[2] if inside else None
-
-
-@pytest.mark.parametrize("folder", sorted(p.name for p in (PACKAGE / "recipes").iterdir() if p.is_dir()))
-def test_a_job_imports_no_other_job(folder: str) -> None:
-    for path in sorted((PACKAGE / "recipes" / folder).rglob("*.py")):
-        module = ("regraft", *path.relative_to(PACKAGE).with_suffix("").parts)
-        jobs = {job_of(name) for name in imported_names(path.read_text(encoding="utf-8"), module)} - {None, folder}
-        assert not jobs, f"{path.relative_to(PACKAGE)} imports the jobs {jobs}: what both need belongs to a lower floor"
-
-
-@pytest.mark.parametrize(
-    ("source", "jobs"),
-    [
-        ("from regraft.recipes.fit.job import run_fit", {"fit"}),
-        ("def f():\n    from regraft.recipes import style", {"style"}),
-        ("from ..adapt import job", {"adapt"}),
-        ("from regraft.recipes.frame.job import run_job\nfrom regraft.images import stream", set()),
-    ],
-)
-def test_the_check_sees_a_job_in_a_job(source: str, jobs: set[str]) -> None:
-    names = imported_names(source, ("regraft", "recipes", "mine", "job"))
-    assert {job_of(name) for name in names} - {None} == jobs
+def test_the_check_of_circles_sees_one() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 def test_fabric_is_imported_in_the_engine_only() -> None:

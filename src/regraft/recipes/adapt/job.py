@@ -207,8 +207,8 @@ class _Adapting:
         if bench.machine.is_first:
             # From here on nothing is chosen any more: the oracle's labels may be used.
             conclude_adaptation(
-                bench, candidates, decision, self.oracle, data=self.frame.data, first_s=self.first_s,
-                spent=self.clock.spent, command=command_line(),
+                bench, candidates, decision, self.oracle, frame=self.frame, first_s=self.first_s,
+                command=command_line(),
             )  # fmt: skip
 
     def _on_features(self) -> list[Adapted]:

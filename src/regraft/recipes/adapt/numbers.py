@@ -146,8 +146,8 @@ class AdaptNumbers(Job[AdaptConfig, NumberDomains]):
         if frame.machine.is_first:
             # From here on nothing is chosen any more: the oracle's numbers may be used.
             conclude_numbers(
-                bench, bench.held, candidates, decision, material.oracle, data=frame.data, first_s=first_s,
-                spent=frame.clock.spent, command=command_line(),
+                bench, bench.held, candidates, decision, material.oracle, frame=frame, first_s=first_s,
+                command=command_line(),
             )  # fmt: skip
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
 
 from regraft.core.errors import DataError
 from regraft.data.findings import EXAMPLES, Finding, counted, listed
-from regraft.data.labels import Cells, Label
-
-if TYPE_CHECKING:
-    from regraft.data.source import Sample
+from regraft.data.labels import Cells
+from regraft.data.sample import Label, Sample
 
 _FEW: Final = 5
 _IMBALANCE: Final = 3.0

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from regraft.data.findings import Finding
+from regraft.data.sample import Label, Sample
 
-if TYPE_CHECKING:
-    from regraft.data.source import Sample
-
-#: One sample's label as it was read: a name or a number as text, or the names of all labels that apply.
-Label: TypeAlias = "str | tuple[str, ...]"
+__all__ = ["Cells", "Label", "Labelling", "ReadLabels", "as_labels"]
 
 
 @dataclass(frozen=True)

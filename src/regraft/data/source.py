@@ -15,7 +15,10 @@ import numpy as np
 
 from regraft.core.errors import DataError
 from regraft.data.classes import ClassNames
-from regraft.data.labels import Label, Labelling
+from regraft.data.labels import Labelling
+from regraft.data.sample import Sample
+
+__all__ = ["SHORTCUTS", "SPLITS", "Sample", "Source"]
 
 SPLITS: Final = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -23,20 +26,6 @@ SPLITS: Final = {
 }  # fmt: skip
 #: Words for `group=` with folders: what comes before the first _ - or . of the file name.
 SHORTCUTS: Final = ("patient", "subject", "prefix")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One file. label: what was read, as the source's labelling understands it. split: "train", "val", "test", or None.
-    group: kept on one side of every split.
-
-    In a `Source` the path is absolute: what a run writes down is found again from any working folder.
-    """
-
-    path: Path
-    label: Label | None = None
-    group: str | None = None
-    split: str | None = None
 
 
 @dataclass(frozen=True)

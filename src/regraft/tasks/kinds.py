@@ -18,7 +18,8 @@ from regraft.tasks.regression.labels import NumberColumn, claim, number_column
 
 def reading(task: str) -> ReadLabels:
     """How the labels of a job are read; task: a kind's name, or "auto", where the labels themselves decide."""
-    return {"classification": class_names, "regression": number_column, "auto": recognised}[task]
+    known: dict[str, ReadLabels] = {"classification": class_names, "regression": number_column, "auto": recognised}
+    return known[task]
 
 
 def recognised(cells: Cells | None) -> Labelling:

@@ -10,8 +10,8 @@ import numpy as np
 
 from regraft.core.errors import DataError
 from regraft.data.findings import Finding
-from regraft.data.labels import Cells, Label
-from regraft.data.source import Sample
+from regraft.data.labels import Cells
+from regraft.data.sample import Label, Sample
 from regraft.tasks.regression.numbers import are_numbers, check_spread, parse_number, quantile_bins
 
 

@@ -39,7 +39,6 @@ from regraft.core.environment import command_line
 from regraft.core.errors import UsageError, unknown_name
 from regraft.core.listener import Listener
 from regraft.core.rundir import RunDirectory
-from regraft.data.numbers import quantile_bins
 from regraft.data.split import fold_of
 from regraft.engine import Machine
 from regraft.images.backbones import create
@@ -49,6 +48,8 @@ from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with
 from regraft.strategies import ProbeHead, fit_number_probe
 from regraft.tasks.linear import LinearTask
+from regraft.tasks.regression.labels import number_column
+from regraft.tasks.regression.numbers import quantile_bins
 from regraft.tasks.regression.task import Regression
 
 #: What `--method auto` tries.
@@ -118,7 +119,8 @@ class AdaptNumbers(Job[AdaptConfig, NumberDomains]):
         look = look_with(listener)
         source = read_labelled(
             options.source, table=options.table, image=options.image, label=options.label, group=options.group,
-            max_bad=options.max_bad, seed=options.seed, progress=look, numeric=True,
+            max_bad=options.max_bad, seed=options.seed, progress=look,
+            read_labels=number_column,
         )  # fmt: skip
         target = read_unlabelled(options.target, max_bad=options.max_bad, progress=look)
         backbone = create(options.backbone, options.weights)

@@ -26,7 +26,7 @@ from regraft.recipes.frame.job import Brief, Frame, Job, run_job
 from regraft.report.page import render
 from regraft.report.schema import write_report
 from regraft.tasks.kind import Kind
-from regraft.tasks.kinds import kind_for
+from regraft.tasks.kinds import kind_for, reading
 from regraft.tasks.regression.kind import NumberKind
 
 
@@ -55,7 +55,8 @@ class Evaluate(Job[EvaluateConfig, Judged]):
         kind = kind_for(predictor.packed)
         source = read_source(
             list(options.roots), table=options.table, image_column=options.image, label_column=options.label,
-            group=options.group, numeric=isinstance(kind, NumberKind),
+            group=options.group,
+            read_labels=reading("regression" if isinstance(kind, NumberKind) else "classification"),
         )  # fmt: skip
         usable, facts, found = audit(source)
         listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")

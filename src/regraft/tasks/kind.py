@@ -142,7 +142,7 @@ class Kind(Protocol):
         n_test: int,
         gain: Interval | None = None,
         validation: float | None = None,
-        control_kept: bool = False,
+        chosen: str = "",
     ) -> list[str]:
         """What a reader must know before using the model."""
         ...

@@ -115,11 +115,11 @@ class ClassKind:
         n_test: int,
         gain: Interval | None = None,
         validation: float | None = None,
-        control_kept: bool = False,
+        chosen: str = "",
     ) -> list[str]:
         return alarms(
             metric_name=metric, chosen=own, gain=gain, summary=figures, n_test=n_test, validation=validation,
-            control_kept=control_kept,
+            chosen_name=chosen,
         )  # fmt: skip
 
     def report(self, judged: Judged) -> dict[str, Any]:

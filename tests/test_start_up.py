@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from regraft.recipes.style.job import run_stylize
-from regraft.style.options import StyleConfig
+from regraft.recipes.style.options import StyleConfig
 folder = Path({str(tmp_path)!r})
 for name in ("photo.jpg", "painting.png"):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / name)

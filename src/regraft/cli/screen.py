@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,22 @@ def _of_held_out(found: Report) -> Table:
     return view
 
 
+def show_plan(lines: Sequence[str], as_json: bool) -> None:
+    """What a command would do."""
+    if as_json:
+        print(json.dumps({"would": list(lines)}, ensure_ascii=False, indent=2))
+    for line in [] if as_json else lines:
+        out.print(escape(line))
+
+
+def show_sentence(found: Mapping[str, Any], as_json: bool) -> None:
+    """What a command found, as its sentence or in full."""
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        out.print(escape(found["sentence"]))
+
+
 def figure(value: float | None) -> str:
     """Three digits, or a dash."""
     return "–" if value is None else f"{value:.3f}"
@@ -86,7 +104,8 @@ def figure(value: float | None) -> str:
 class Screen:
     """Lines and one progress bar on stderr; on a terminal only the bar moves, elsewhere it is left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -101,7 +120,8 @@ class Screen:
 
         class Shown(Listener):
             def say(self, text: str) -> None:
-                err.print(escape(text))
+                if not quiet:
+                    err.print(escape(text))
 
             def progress(
                 self, what: str, done: float, total: float, *, rate: str = "", remaining_s: float | None = None
@@ -118,7 +138,8 @@ class Screen:
         self._bar.update(self._task, description=escape(what), completed=done, total=max(total, 1e-9), note=note)
 
     def __enter__(self) -> Screen:
-        self._bar.start()
+        if not self._quiet:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:

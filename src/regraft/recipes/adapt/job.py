@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from regraft.adaptation.domains import (
 from regraft.adaptation.evidence.choice import chosen_validators, decide, ranked
 from regraft.adaptation.maps.shallow import shallow
 from regraft.adaptation.maps.statistics import has_statistics
-from regraft.adaptation.options import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS, AdaptConfig
+from regraft.adaptation.options import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS
 from regraft.adaptation.training.answers import Adapted
 from regraft.adaptation.training.bench import SOURCE_ONLY, AdaptBench
 from regraft.adaptation.training.cached import ADABN, FeatureCandidates
@@ -40,7 +41,9 @@ from regraft.core.rundir import artifact_of
 from regraft.engine import Machine
 from regraft.images.backbones import create
 from regraft.images.backbones.catalogue import parse
+from regraft.recipes.adapt.options import AdaptConfig
 from regraft.recipes.adapt.outcome import conclude_adaptation
+from regraft.recipes.frame.budget import told_time
 from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
 from regraft.tasks.classification.task import Classification
@@ -97,6 +100,17 @@ class Adapt(Job[AdaptConfig, Domains]):
         domains = Domains(source, target, model, classes, oracle)
         return Brief(domains, options.data_name, backbone_name, split_record(source, target))
 
+    def foresee(self, options: AdaptConfig, material: Domains, machine: Machine) -> list[str]:
+        source = 0 if material.source is None else len(material.source.source)
+        whole = material.source is None or not material.model.backbone.provenance or options.tune == "network"
+        return [
+            f"{source} labelled source pictures, {len(material.target.source)} target pictures, "
+            f"{len(material.classes)} classes ({options.setting}).",
+            f"Candidates: {', '.join((SOURCE_ONLY, *method_names(options)))}.",
+            "The whole network is trained." if whole else "On cached features: some seconds a candidate.",
+            f"Time: {told_time(options)}.",
+        ]
+
     def work(self, options: AdaptConfig, material: Domains, frame: Frame) -> None:
         if frame.machine.is_first:
             _tell(material.source, material.target, material.oracle, frame.listener)
@@ -111,11 +125,16 @@ def run_adapt(
     config: AdaptConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
+    return run_job(job_for(config), config, runs=runs, fresh=fresh, listener=listener)
+
+
+def job_for(config: AdaptConfig) -> Job[AdaptConfig, Any]:
+    """The job for the labels that these options are about."""
     if config.task == "regression":
         from regraft.recipes.adapt.numbers import AdaptNumbers  # the rarer way
 
-        return run_job(AdaptNumbers(), config, runs=runs, fresh=fresh, listener=listener)
-    return run_job(Adapt(), config, runs=runs, fresh=fresh, listener=listener)
+        return AdaptNumbers()
+    return Adapt()
 
 
 def method_names(config: AdaptConfig) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from regraft.adaptation.evidence.number_evidence import judge_numbers, number_va
 from regraft.adaptation.evidence.validators import choose
 from regraft.adaptation.maps.adapter import FeatureAdapter
 from regraft.adaptation.maps.shallow import shallow
-from regraft.adaptation.options import PRIORS, AdaptConfig
+from regraft.adaptation.options import PRIORS
 from regraft.adaptation.training.answers import Adapted
 from regraft.adaptation.training.bench import PROBE, SOURCE_ONLY, AdaptBench
 from regraft.adaptation.training.cached import ADABN, FeatureCandidates
@@ -44,6 +44,7 @@ from regraft.engine import Machine
 from regraft.images.backbones import create
 from regraft.images.backbones.base import ImageBackbone
 from regraft.recipes.adapt.number_outcome import conclude_numbers
+from regraft.recipes.adapt.options import AdaptConfig
 from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with
 from regraft.strategies import ProbeHead, fit_number_probe
@@ -136,6 +137,12 @@ class AdaptNumbers(Job[AdaptConfig, NumberDomains]):
             )
         domains = NumberDomains(source, target, backbone, oracle)
         return Brief(domains, options.data_name, options.backbone.partition(":")[0], split_record(source, target))
+
+    def foresee(self, options: AdaptConfig, material: NumberDomains, machine: Machine) -> list[str]:
+        return [
+            f"{len(material.source.source)} source pictures with a number, {len(material.target.source)} without.",
+            f"Candidates: {', '.join((SOURCE_ONLY, *number_methods(options.methods)))}, some seconds each.",
+        ]
 
     def work(self, options: AdaptConfig, material: NumberDomains, frame: Frame) -> None:
         source, target, listener = material.source, material.target, frame.listener

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regraft.core.options import Options
+from regraft.core.option_groups import DeviceOptions, TableOptions
+from regraft.core.options import DATA, altered, option
 
 
-class EvaluateConfig(Options):
+class EvaluateConfig(DeviceOptions, TableOptions):
     """Options of an evaluation. model: a run or an artifact folder; roots, or table: labelled samples."""
 
-    model: Path
-    roots: tuple[Path, ...] = ()
-    table: Path | None = None
-    image: str = "image"
-    label: str = "label"
-    group: str | None = None
-    device: str = "auto"
+    model: Path = option(..., "A run, runs/LAST, or an artifact folder.", panel=DATA)
+    roots: tuple[Path, ...] = option((), "Labelled pictures: a folder per class.", panel=DATA)
+    group: str | None = altered(
+        TableOptions, "group", None, help="What was sampled together, for the intervals: a column or a regex."
+    )

@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from regraft.core.errors import UsageError
-from regraft.core.options import sentence
+from regraft.core.options import Options
 from regraft.measure.metrics import METRICS, NUMBER_METRICS
 
 CANDIDATES = ("probe", "finetune", "scratch")
 
 
-class FitConfig(BaseModel):
+class FitConfig(Options):
     """Options of a fit. The command line has an option for what people change; `regraft.fit` takes every field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     roots: tuple[Path, ...] = ()
     table: Path | None = None
@@ -102,19 +100,7 @@ class FitConfig(BaseModel):
         if numeric and unfit:
             raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")
 
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready, every default written out. Paths are absolute, so the same command from elsewhere is the same."""
-        values = self.model_dump(mode="json")
-        values["roots"] = [str(path.resolve()) for path in self.roots]
-        for name in ("table", "weights", "test"):
-            path = getattr(self, name)
-            values[name] = None if path is None else str(path.resolve())
-        return values
-
 
 def checked(**values: Any) -> FitConfig:
     """A FitConfig, or a UsageError with every mistake in one sentence each."""
-    try:
-        return FitConfig(**values)
-    except ValidationError as error:
-        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+    return FitConfig.checked(**values)

@@ -65,8 +65,8 @@ class Unlabelled:
 class Oracle:
     """Labelled target pictures, for a figure beside the choice.
 
-    labels: indices into the source's K classes, or numbers float64 (N,). unknown: how many pictures had a class that the
-    source does not have; with keeps_unknown their label is K, else they are left out.
+    labels: indices into the source's K classes, or numbers float64 (N,). unknown: how many pictures had a class that
+    the source does not have; with keeps_unknown their label is K, else they are left out.
     """
 
     source: Source

@@ -75,6 +75,7 @@ def run_adapt(
     machine = launch(
         device=config.device,
         devices=config.devices,
+        nodes=config.nodes,
         precision=config.precision,
         seed=config.seed,
         deterministic=config.deterministic,

@@ -101,7 +101,7 @@ def run_adapt_numbers(config: AdaptConfig, *, runs: Path, fresh: bool, listener:
     methods = number_methods(config.methods)
     chosen = number_tools(config.validators)
     machine = launch(
-        device=config.device, devices=config.devices, precision=config.precision, seed=config.seed,
+        device=config.device, devices=config.devices, nodes=config.nodes, precision=config.precision, seed=config.seed,
         deterministic=config.deterministic,
     )  # fmt: skip
     listener = listener if machine.is_first else Listener()

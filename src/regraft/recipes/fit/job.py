@@ -55,6 +55,7 @@ def run_fit(
     machine = launch(
         device=config.device,
         devices=config.devices,
+        nodes=config.nodes,
         precision=config.precision,
         seed=config.seed,
         deterministic=config.deterministic,

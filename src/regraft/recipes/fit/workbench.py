@@ -181,6 +181,7 @@ class Workbench:
             limit_s=limit_s,
             checkpoint_every_s=config.checkpoint_every_s,
             optimizer=config.optimizer,
+            schedule=config.schedule,
             seed=config.seed,
         )
         held = None if val is None else self.streams.plain(val, cache=True)

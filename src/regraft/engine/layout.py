@@ -22,7 +22,8 @@ def arrange_weights(module: nn.Module, memory_format: torch.memory_format | None
     def arranged(value: Tensor) -> Tensor:
         return value.to(memory_format=memory_format) if value.dim() == dimensions else value
 
-    module._apply(arranged)  # as `module.to(memory_format=…)`, which refuses a weight of other dimensions
+    # As `module.to(memory_format=…)` does, which refuses a weight of other dimensions.
+    module._apply(arranged)  # type: ignore[no-untyped-call]
 
 
 def arrange(x: Any, memory_format: torch.memory_format | None) -> Any:

@@ -143,6 +143,10 @@ class Task(nn.Module):
         """Parameter names by group, ordered shallow → deep, total and disjoint."""
         raise TypeError(f"{type(self).__name__} does not define layer_groups")
 
+    def reset_parameters(self) -> None:
+        """Fresh random weights, the head's too, as each layer's library initialises it: the control from scratch."""
+        raise TypeError(f"{type(self).__name__} does not define reset_parameters")
+
 
 class Stream(Protocol):
     """A named source of batches. The same (epoch, start) always gives the same batches, so that runs resume."""

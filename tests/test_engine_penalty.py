@@ -110,11 +110,11 @@ def test_every_optimiser_lowers_the_loss_and_keeps_each_group_s_rate(name: str) 
 
 @pytest.mark.parametrize(("field", "wrong", "near"), [("schedule", "cosin", "cosine"), ("optimizer", "SGDW", "sgd")])
 def test_unknown_names_get_the_nearest_match(field: str, wrong: str, near: str) -> None:
-    from regraft.recipes.fit.options import checked
+    from regraft.recipes.fit.options import FitConfig
 
     task = Regression()
     settings = replace(FitSettings(2), **{field: wrong})
     with pytest.raises(UsageError, match=f"no {field} {wrong!r}. Did you mean {near!r}"):
         fit(task, {"train": numbers()}, plan_of(task), settings, one_machine())
     with pytest.raises(UsageError, match=f"no {field} {wrong!r}. Did you mean {near!r}"):
-        checked(roots=("pictures",), **{field: wrong})
+        FitConfig.checked(roots=("pictures",), **{field: wrong})

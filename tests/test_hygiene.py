@@ -33,7 +33,6 @@ MOST_PARAMETERS = 8  # outside the command line, whose functions have a paramete
 LONG_JOB_FILES: dict[str, int] = {}
 LONG_FUNCTIONS = {
     "cli/styling.py:picture": 84,
-    "recipes/adapt/outcome.py:conclude_adaptation": 86,
 }
 MANY_PARAMETERS = {
     "adaptation/domains.py:read_labelled": 9,

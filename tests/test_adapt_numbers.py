@@ -18,10 +18,10 @@ from regraft.adaptation.evidence.distances import density_ratio
 from regraft.adaptation.evidence.number_evidence import judge_numbers, number_validators, own_r2, reverse_r2
 from regraft.adaptation.evidence.validators import dev_risk
 from regraft.adaptation.maps.adapter import FeatureAdapter
+from regraft.adaptation.sides.numbers import AUTO, number_methods, number_tools
 from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch, DomainView
-from regraft.recipes.adapt.numbers import AUTO, number_methods, number_tools
 from regraft.recipes.adapt.options import AdaptConfig
 from regraft.tasks import Regression
 

@@ -43,6 +43,7 @@ class ProcessOptions(Options):
     """How many processes share a training."""
 
     devices: int = option(1, "How many processes: GPUs, or CPU processes.", panel=MACHINE, metavar="N", ge=1)
+    nodes: int = option(1, "How many machines, each of which starts this command.", panel=MACHINE, metavar="N", ge=1)
 
 
 class BootstrapOptions(Options):

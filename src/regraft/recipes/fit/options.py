@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from regraft.core.errors import UsageError, nearest
 from regraft.core.option_groups import (
@@ -63,7 +63,8 @@ class FitConfig(
     )
     batch_size: int = option(32, "Largest batch; small sets take smaller ones.", metavar="N", ge=1, le=4096)
     accumulate: int = option(1, "Batches per optimiser step.", metavar="N", ge=1)
-    optimizer: Literal["adamw", "sgd"] = option("adamw", "How steps are taken.")
+    optimizer: str = option("adamw", "What takes the steps: adamw or sgd.", metavar="NAME")
+    schedule: str = option("cosine", "The rate after the warm-up: cosine, constant or step.", metavar="NAME")
     weight_decay: float = option(0.02, "Weight decay.", on_command_line=False, ge=0)
     label_smoothing: float = option(0.0, "Label smoothing.", metavar="SHARE", ge=0, lt=1)
     mixup: float = option(0.0, "Beta parameter; 0 = off.", metavar="X", ge=0)
@@ -88,6 +89,15 @@ class FitConfig(
 
         if value != "auto" and value not in METRICS and value not in NUMBER_METRICS:
             raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
+        return value
+
+    @field_validator("optimizer", "schedule")
+    @classmethod
+    def _registered(cls, value: str, info: ValidationInfo) -> str:
+        from regraft.engine.optimizers import optimizers
+        from regraft.engine.schedules import schedules
+
+        (optimizers if info.field_name == "optimizer" else schedules).get(value)
         return value
 
     @field_validator("strategies")

@@ -72,7 +72,7 @@ def test_without_the_library_by_name_all_of_torchvision_is_imported(monkeypatch:
 def test_a_device_is_found_or_refused_in_a_sentence() -> None:
     assert hardware.find_device("cpu") == torch.device("cpu")
     assert hardware.find_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(UsageError, match="takes auto, cpu, cuda or mps; 'tpu' came"):
+    with pytest.raises(UsageError, match="takes auto, cpu, cuda or mps, got 'tpu'"):
         hardware.find_device("tpu")
 
 

@@ -65,29 +65,30 @@ COMMANDS = (
         "The main job on real pictures that come with scikit-image: which surface is this?",
     ),
 )  # fmt: skip
+PAINT, MAKE = "Style pictures", "Make a style of your own"
 #: The command that `regraft style` means when no other is named.
 DEFAULT = "picture"
 STYLE_COMMANDS = (
-    Listed(DEFAULT, "styling:PICTURE", USE, "Give photos the style of paintings."),
+    Listed(DEFAULT, "styling:PICTURE", PAINT, "Give photos the style of paintings."),
     Listed(
-        "evaluate", "styling:EVALUATE", USE,
+        "evaluate", "styling:EVALUATE", PAINT,
         "Measure a stylised picture: SSIM, Gram cosine and its lift, beside doing nothing and plain colour transfer.",
     ),
-    Listed("apply", "translating:APPLY", USE, "Translate pictures by a run of `regraft style translate`."),
+    Listed("apply", "translating:APPLY", PAINT, "Translate pictures by a run of `regraft style translate`."),
     Listed(
-        "train", "style_models:TRAIN", LEARN,
+        "train", "style_models:TRAIN", MAKE,
         "Train a fast style of a painting: a teacher, and a student that runs in milliseconds.",
     ),
     Listed(
-        "translate", "translating:TRANSLATE", LEARN,
+        "translate", "translating:TRANSLATE", MAKE,
         "Learn to turn one kind of picture into another from two folders without pairs, both ways (CycleGAN).",
     ),
     Listed(
-        "export", "style_models:EXPORT", LEARN,
+        "export", "style_models:EXPORT", MAKE,
         "Write a student as ONNX for pictures of any size; refused where it disagrees with the model.",
     ),
     Listed(
-        "prune", "style_models:PRUNE", LEARN,
+        "prune", "style_models:PRUNE", MAKE,
         "Cut the channels of a student that its style does not need, and say what that costs.",
     ),
 )  # fmt: skip

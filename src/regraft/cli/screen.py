@@ -143,4 +143,5 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if not self._quiet:
+            self._bar.stop()

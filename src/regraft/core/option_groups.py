@@ -142,8 +142,8 @@ class AdaptationOptions(
 ):  # fmt: skip
     """What adapting is told. `recipes.adapt.options` says which of it goes together."""
 
-    source: tuple[Path, ...] = option((), "Folders with labels, each a domain.", panel=DATA)
-    target: tuple[Path, ...] = option((), "A folder without labels.", panel=DATA)
+    source: tuple[Path, ...] = option((), "Folders with labels, each a domain.", panel=DATA, on_command_line=False)
+    target: tuple[Path, ...] = option((), "A folder without labels.", panel=DATA, on_command_line=False)
     source_free: Path | None = option(
         None, "A run whose model is adapted without its pictures.", panel=DATA, metavar="RUN"
     )

@@ -123,7 +123,7 @@ def sentence(item: Any, model: type[BaseModel] | None = None) -> str:
         known = [] if model is None else list(model.model_fields)
         near = nearest(field, known)
         return f"There is no option {field.replace('_', '-')}." + (f" Did you mean {near!r}?" if near else "")
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message, meant = str(item["msg"]).removeprefix("Value error, "), ""
     if kind in _BOUNDS:
         name, form = _BOUNDS[kind]
         message = form.format(f"{context[name]:g}" if isinstance(context[name], float) else context[name])
@@ -132,13 +132,13 @@ def sentence(item: Any, model: type[BaseModel] | None = None) -> str:
     elif kind == "literal_error":
         names = re.findall(r"'([^']*)'", str(context["expected"]))
         near = nearest(str(item["input"]), names)
-        message = f"takes {listed(names)}" + (f" (did you mean {near!r}?)" if near else "")
+        message, meant = f"takes {listed(names)}", f" Did you mean {near!r}?" if near else ""
     elif kind == "missing":
         message = "is needed"
     if not field:
         return f"The command {message}."
     flag = f"--{field.replace('_', '-')}" if model is None else flag_of(model, field)
-    return f"{flag} {message}" + ("." if kind == "missing" else f", got {item['input']!r}.")
+    return f"{flag} {message}" + ("." if kind == "missing" else f", got {item['input']!r}.{meant}")
 
 
 def listed(names: list[str]) -> str:

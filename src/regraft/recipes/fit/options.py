@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from regraft.core.errors import UsageError, nearest
+from regraft.core.errors import UsageError, unknown_name
 from regraft.core.option_groups import (
     AuditOptions,
     AugmentOptions,
@@ -108,9 +108,7 @@ class FitConfig(
 
         for name in value:
             if name not in registry:
-                near = nearest(name, registry)
-                meant = f"; did you mean {near!r} by {name!r}?" if near else ""
-                raise ValueError(f"takes {', '.join(by_cost(registry))}{meant}")
+                raise unknown_name("strategy", name, registry)
         if all(registry.get(name).control for name in value):
             controls = ", ".join(name for name in registry if registry.get(name).control)
             raise ValueError(

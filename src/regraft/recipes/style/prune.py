@@ -91,7 +91,7 @@ def _parted(photos: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Held-out photos and the others: every second one is held out until there are enough."""
     if len(photos) < FEWEST_PHOTOS:
         raise DataError(
-            f"{len(photos)} photos came; pruning needs {FEWEST_PHOTOS} or more, half of them to measure the outcome on."
+            f"Pruning needs {FEWEST_PHOTOS} photos or more, half of them to measure the outcome on; got {len(photos)}."
         )
     held = list(photos[1::2][:HELD_OUT])
     taken = set(held)

@@ -150,7 +150,8 @@ def _check_priors(config: AdaptConfig, *, pretrained: bool) -> None:
 def _start(config: AdaptConfig, source: Labelled | None) -> tuple[Classification, tuple[str, ...], str]:
     """The model to begin with, its classes, and the backbone's name."""
     if config.source_free is not None:
-        packed = unpack(artifact_of(config.source_free))
+        packed = unpack(artifact_of(config.source_free), "classification")
+        assert isinstance(packed.task, Classification), "its kind says so"
         return packed.task, packed.labels, str(packed.manifest["backbone"]["name"])
     assert source is not None
     backbone = create(config.backbone, config.weights)

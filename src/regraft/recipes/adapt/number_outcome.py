@@ -19,7 +19,9 @@ from regraft.measure.conformal import UNKNOWN
 from regraft.measure.regression import number_bootstrap, number_gain, number_summary
 from regraft.measure.verdict import format_gain, format_number
 from regraft.report.schema import write_report
-from regraft.tasks.packing import pack_regression
+from regraft.tasks.packing import pack
+from regraft.tasks.regression.calibration import NumberCalibration
+from regraft.tasks.regression.kind import NumberKind
 from regraft.tasks.regression.task import Regression
 
 METRIC = "mae"
@@ -174,7 +176,7 @@ def _pack(bench: AdaptBench, decision: Choice) -> None:
         "data": [path.name for path in (Path(config.table or ""), *config.target)],
         "seed": config.seed,
     }
-    pack_regression(
-        bench.run.artifact, model, config.label, interval=UNKNOWN, provenance=provenance,
+    pack(
+        bench.run.artifact, NumberKind(config.label), model, NumberCalibration(UNKNOWN), provenance=provenance,
         metrics={"metric": METRIC, "kept": decision.kept, "method": decision.name},
     )  # fmt: skip

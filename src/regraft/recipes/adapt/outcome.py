@@ -20,9 +20,11 @@ from regraft.measure.metrics import score
 from regraft.measure.open_set import open_set_figures
 from regraft.measure.probabilities import softmax
 from regraft.report.schema import write_report
+from regraft.tasks.classification.calibration import ClassCalibration
+from regraft.tasks.classification.kind import ClassKind
+from regraft.tasks.classification.reading import UNKNOWN
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack
-from regraft.tasks.prediction import UNKNOWN
 
 #: Points of each domain on each map.
 MAP_LIMIT = 400
@@ -250,9 +252,10 @@ def _pack(bench: AdaptBench, model: Classification, decision: Decision) -> None:
         "data": [path.name for path in (*bench.config.source, *bench.config.target)],
         "seed": bench.config.seed,
     }
+    rule = {"threshold": decision.threshold}
+    calibration = ClassCalibration(decision.temperature, rule, unknown=decision.setting.name == "open")
     pack(
-        bench.run.artifact, model, bench.classes, temperature=decision.temperature, threshold=decision.threshold,
-        unknown=decision.setting.name == "open", provenance=provenance,
+        bench.run.artifact, ClassKind(bench.classes), model, calibration, provenance=provenance,
         metrics={"kept": decision.kept, "method": decision.name},
     )  # fmt: skip
 

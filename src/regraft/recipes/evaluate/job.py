@@ -20,8 +20,7 @@ from regraft.images.audit import audit
 from regraft.measure.verdict import format_value
 from regraft.report.page import render
 from regraft.report.schema import write_report
-from regraft.tasks.kinds import kind_for, reading
-from regraft.tasks.regression.kind import NumberKind
+from regraft.tasks.kind import Scored
 
 
 def run_evaluate(
@@ -30,7 +29,7 @@ def run_evaluate(
     *,
     table: Path | None,
     image: str,
-    label: str,
+    label: str | tuple[str, ...],
     group: str | None,
     device: str,
     runs: Path,
@@ -40,22 +39,21 @@ def run_evaluate(
     started = time.monotonic()
     folder = artifact_of(model)
     predictor = Predictor.load(folder, device=device)
-    kind = kind_for(predictor.packed)
-    read_labels = reading("regression" if isinstance(kind, NumberKind) else "classification")
+    kind, calibration = predictor.packed.kind, predictor.packed.calibration
     source = read_source(
-        list(roots), table=table, image_column=image, label_column=label, group=group, read_labels=read_labels
+        list(roots), table=table, image_column=image, label_column=label, group=group, read_labels=kind.read_labels
     )
     usable, facts, found = audit(source)
     labels = kind.labels_of(usable)
     listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")
     seen = _seen(folder, [f.sha256 for f in facts])
-    answers = predictor.answers([p.path for p in usable.samples])
+    answers = calibration.scored(predictor.answers([p.path for p in usable.samples]))
     metric = str(predictor.manifest.get("metrics", {}).get("metric", kind.usual_metric))
     names = [p.group or f.sha256 for p, f in zip(usable.samples, facts, strict=True)]
     groups = np.unique(names, return_inverse=True)[1] if group else None
     own = kind.bootstrap(metric, answers, labels, groups=groups)
     figures = kind.summary(answers, labels)
-    warned = kind.alarms(metric, answers, labels, own, figures, n_test=len(labels))
+    warned = kind.alarms(Scored(metric, answers, labels, own, figures, len(labels)))
     if seen:
         warned.insert(
             0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
@@ -88,7 +86,7 @@ def run_evaluate(
         "n_test": len(labels),
         "evaluated_on": f"{where} ({len(labels)} pictures)",
         "summary": figures,
-        **kind.evaluated(predictor.packed, answers, labels, {"groups": groups}),
+        **kind.evaluated(calibration, answers, labels, {"groups": groups}),
         "audit": found.to_json(),
         "reproduce": command_line(),
         "model": str(folder),

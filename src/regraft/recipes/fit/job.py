@@ -94,7 +94,7 @@ def who_trains(config: FitConfig) -> str:
     prepared = prepare(config)
     machine = launch(device=config.device, precision=config.precision, seed=config.seed)
     backbone = create(config.backbone, config.weights)
-    kind = kind_of(prepared.source, prepared.labels[prepared.known()], config.label)
+    kind = kind_of(prepared.source, prepared.labels[prepared.known()])
     metric = kind.metric(config.metric, prepared.labels)
     bench = Workbench(config, kind, metric, prepared, backbone, machine, RunDirectory(Path(".")), Listener())
     texts = []
@@ -107,7 +107,7 @@ def who_trains(config: FitConfig) -> str:
 
 def _work(config: FitConfig, prepared: Prepared, run: RunDirectory, machine: Machine, listener: Listener) -> None:
     clock = Clock(run)
-    kind = kind_of(prepared.source, prepared.labels[prepared.known()], config.label)
+    kind = kind_of(prepared.source, prepared.labels[prepared.known()])
     tell_audit(prepared, kind, listener)
     if machine.is_first:
         write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from regraft.core.errors import UsageError
 from regraft.core.options import sentence
-from regraft.measure.metrics import METRICS, NUMBER_METRICS
+from regraft.tasks.kinds import kinds, known_metrics
 
 CANDIDATES = ("probe", "finetune", "scratch")
 
@@ -22,7 +22,7 @@ class FitConfig(BaseModel):
     roots: tuple[Path, ...] = ()
     table: Path | None = None
     image: str = "image"
-    label: str = "label"
+    label: str | tuple[str, ...] = "label"
     group: str | None = None
     split: str | None = None
     test: Path | None = None
@@ -31,7 +31,7 @@ class FitConfig(BaseModel):
     backbone: str = "scion"
     weights: Path | None = None
 
-    task: Literal["auto", "classification", "regression"] = "auto"
+    task: str = "auto"
     strategies: tuple[str, ...] = CANDIDATES
     last: int | None = Field(None, ge=1)
     norm_statistics: Literal["auto", "keep", "update"] = "auto"
@@ -67,11 +67,23 @@ class FitConfig(BaseModel):
     checkpoint_every_s: float = Field(30.0, gt=0)
     tensorboard: bool = False
 
+    @field_validator("label")
+    @classmethod
+    def _one_or_several(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+    @field_validator("task")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        if value != "auto" and value not in kinds:
+            raise ValueError(f"takes auto, {', '.join(kinds.names())}")
+        return value
+
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, value: str) -> str:
-        if value != "auto" and value not in METRICS and value not in NUMBER_METRICS:
-            raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
+        if value != "auto" and value not in known_metrics():
+            raise ValueError(f"takes auto, {', '.join(known_metrics())}")
         return value
 
     @field_validator("strategies")
@@ -91,16 +103,6 @@ class FitConfig(BaseModel):
         if self.task == "regression" and (self.table is None or self.test is not None):
             raise ValueError("takes numbers from --table, for --task regression; folders, --test too, name classes")
         return self
-
-    def check_labels(self, *, numeric: bool) -> None:
-        """UsageError where an option has no meaning for labels that are numbers, or for classes."""
-        known, other = (NUMBER_METRICS, METRICS) if numeric else (METRICS, NUMBER_METRICS)
-        if self.metric in other:
-            labels = "The labels are numbers" if numeric else "The labels are classes"
-            raise UsageError(f"--metric {self.metric} does not go with them. {labels}: auto, {', '.join(known)}.")
-        unfit = [f"--{n.replace('_', '-')}" for n in ("label_smoothing", "mixup", "cutmix") if getattr(self, n)]
-        if numeric and unfit:
-            raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready, every default written out. Paths are absolute, so the same command from elsewhere is the same."""

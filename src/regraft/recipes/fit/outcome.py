@@ -23,8 +23,9 @@ from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import Schedule
 from regraft.report.schema import write_report
 from regraft.strategies import ProbeHead
-from regraft.tasks.kind import Calibration, Judged, Tested
+from regraft.tasks.kind import Calibration, Judged, Scored, Tested
 from regraft.tasks.linear import LinearTask
+from regraft.tasks.packing import pack
 
 #: At most this many pictures are placed on the map of features.
 MAP_LIMIT = 1000
@@ -74,7 +75,7 @@ def write_artifact_of(bench: Workbench, task: LinearTask, calibration: Calibrati
         "data": [Path(root).name for root in config.roots] or [Path(config.table or "").name],
         "seed": config.seed,
     }
-    return bench.kind.pack(bench.run.artifact, task, calibration, provenance=provenance, metrics=metrics)
+    return pack(bench.run.artifact, bench.kind, task, calibration, provenance=provenance, metrics=metrics)
 
 
 def conclude(
@@ -160,15 +161,17 @@ def conclude(
         "helped": answer[1],
         "alarms": [
             *kind.alarms(
-                metric,
-                answers[chosen],
-                test.labels,
-                own,
-                figures,
-                n_test=len(np.unique(test.indices)),
-                gain=gain,
-                validation=validation[chosen],
-                chosen=chosen,
+                Scored(
+                    metric,
+                    answers[chosen],
+                    test.labels,
+                    own,
+                    figures,
+                    len(np.unique(test.indices)),
+                    gain,
+                    validation[chosen],
+                    chosen,
+                )
             ),
             *hurried_control(plan, results[0].candidates.get("scratch"), answer[1]),
         ],
@@ -182,7 +185,13 @@ def conclude(
         "validation_summary": kind.summary(calibration.answers(tuning_logits), tuning_labels),
         **kind.report(
             Judged(
-                calibration, answers[chosen], test.logits[chosen], test.labels, (tuning_logits, tuning_labels), parts
+                calibration,
+                answers[chosen],
+                test.logits[chosen],
+                test.labels,
+                (tuning_logits, tuning_labels),
+                parts,
+                options,
             )
         ),
         "audit": prepared.audit.to_json(),

@@ -122,6 +122,9 @@ class Task(nn.Module):
 
     #: Names of the alternating steps of one iteration; most tasks have one.
     phases: tuple[str, ...] = ("step",)
+    #: A scalar with gradient that the loop adds to the loss once per phase, whatever the batch is cut into: what keeps
+    #: weights where they were, as L2-SP does. It is given the task. Set on an instance, not in a class body.
+    penalty: Callable[[Task], Tensor] | None = None
 
     def forward(self, batches: Mapping[str, Batch], progress: float, phase: str = "step") -> StepOutput:
         """The loss on one batch per stream. progress: how much of training is done, in [0, 1]."""
@@ -134,6 +137,10 @@ class Task(nn.Module):
     def layer_groups(self) -> dict[str, list[str]]:
         """Parameter names by group, ordered shallow → deep, total and disjoint."""
         raise TypeError(f"{type(self).__name__} does not define layer_groups")
+
+    def reset_parameters(self) -> None:
+        """Fresh random weights, the head's too, as each layer's library initialises it: the control from scratch."""
+        raise TypeError(f"{type(self).__name__} does not define reset_parameters")
 
 
 class Stream(Protocol):

@@ -113,7 +113,7 @@ class Scored:
     """A model's standing on the test, for what a reader must be warned of.
 
     own: the metric with its interval. figures: of `Kind.summary`. n_test: different samples. gain: over the control.
-    validation: what validation promised. chosen: the candidate's name.
+    validation: what validation promised. control_kept: the model is the control itself.
     """
 
     metric: str
@@ -124,7 +124,7 @@ class Scored:
     n_test: int
     gain: Interval | None = None
     validation: float | None = None
-    chosen: str = ""
+    control_kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ class LinearTask(Task):
         }
         return {**groups, "head": [f"head.{name}" for name, _ in self.head.named_parameters()]}
 
+    def reset_parameters(self) -> None:
+        self.backbone.reset_parameters()
+        self.head.reset_parameters()
+
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
         """Put a solved head in place: weight (K, D), bias (K,)."""
         with torch.no_grad():

@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from regraft.core.errors import UsageError
+from regraft.core.errors import UsageError, nearest
 from regraft.core.options import sentence
+from regraft.strategies import StrategyOptions
+from regraft.strategies import strategies as registry
+from regraft.strategies.base import by_cost, usual_strategies
 from regraft.tasks.kinds import kinds, known_metrics
 
-CANDIDATES = ("probe", "finetune", "scratch")
 
-
-class FitConfig(BaseModel):
+class FitConfig(StrategyOptions):
     """Options of a fit. The command line has an option for what people change; `regraft.fit` takes every field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     roots: tuple[Path, ...] = ()
     table: Path | None = None
@@ -32,14 +31,10 @@ class FitConfig(BaseModel):
     weights: Path | None = None
 
     task: str = "auto"
-    strategies: tuple[str, ...] = CANDIDATES
-    last: int | None = Field(None, ge=1)
-    norm_statistics: Literal["auto", "keep", "update"] = "auto"
+    strategies: tuple[str, ...] = Field(default_factory=usual_strategies)
     metric: str = "auto"
     budget_s: float | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
-    lr: float | None = Field(None, gt=0)
-    scratch_lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(32, ge=1, le=4096)
     accumulate: int = Field(1, ge=1)
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -88,13 +83,19 @@ class FitConfig(BaseModel):
 
     @field_validator("strategies")
     @classmethod
-    def _known_candidates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in CANDIDATES]
-        if unknown:
-            raise ValueError(f"takes {', '.join(CANDIDATES)}")
-        if not set(value) & {"probe", "finetune"}:
-            raise ValueError("needs probe or finetune: scratch alone is the control, there would be no transfer")
-        return tuple(name for name in CANDIDATES if name in value)
+    def _known_strategies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in registry:
+                near = nearest(name, registry)
+                meant = f"; did you mean {near!r} by {name!r}?" if near else ""
+                raise ValueError(f"takes {', '.join(by_cost(registry))}{meant}")
+        if all(registry.get(name).control for name in value):
+            controls = ", ".join(name for name in registry if registry.get(name).control)
+            raise ValueError(
+                f"needs at least one strategy that is not a control: {controls} alone is what transfer is measured "
+                "against, there would be no transfer"
+            )
+        return by_cost(value)
 
     @model_validator(mode="after")
     def _somewhere_to_read(self) -> FitConfig:

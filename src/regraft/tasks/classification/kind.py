@@ -141,7 +141,7 @@ class ClassKind:
     def alarms(self, scored: Scored) -> list[str]:
         return alarms(
             metric_name=scored.metric, chosen=scored.own, gain=scored.gain, summary=scored.figures,
-            n_test=scored.n_test, validation=scored.validation, chosen_name=scored.chosen,
+            n_test=scored.n_test, validation=scored.validation, control_kept=scored.control_kept,
         )  # fmt: skip
 
     def report(self, judged: Judged) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class NumberKind:
         return number_alarms(
             metric_name=scored.metric, chosen=scored.own, summary={**scored.figures, "n": scored.n_test},
             spread=float(scored.labels.std()), predicted_spread=float(scored.answers.std()), gain=scored.gain,
-            validation=scored.validation, chosen_name=scored.chosen,
+            validation=scored.validation, control_kept=scored.control_kept,
         )  # fmt: skip
 
     def report(self, judged: Judged) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from regraft.core.errors import nearest
+from regraft.core.options import OneOrSeveral
 from regraft.strategies import StrategyOptions
 from regraft.strategies import strategies as registry
 from regraft.strategies.base import by_cost, usual_strategies
@@ -20,7 +21,7 @@ class FitConfig(StrategyOptions):
     roots: tuple[Path, ...] = ()
     table: Path | None = None
     image: str = "image"
-    label: str | tuple[str, ...] = "label"
+    label: OneOrSeveral = "label"
     group: str | None = None
     split: str | None = None
     test: Path | None = None
@@ -60,11 +61,6 @@ class FitConfig(StrategyOptions):
     resamples: int = Field(2000, ge=100)
     checkpoint_every_s: float = Field(30.0, gt=0)
     tensorboard: bool = False
-
-    @field_validator("label")
-    @classmethod
-    def _one_or_several(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
     @field_validator("task")
     @classmethod

@@ -47,9 +47,6 @@ MANY_PARAMETERS = {
     "style/methods/gatys.py:Gatys._optimise": 9,
     "style/training/pruning.py:prune": 9,
     "style/training/steps.py:train": 10,
-    "tasks/classification/kind.py:ClassKind.alarms": 9,
-    "tasks/kind.py:Kind.alarms": 9,
-    "tasks/regression/kind.py:NumberKind.alarms": 9,
 }
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}

@@ -23,7 +23,7 @@ from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch, DomainView
 from regraft.recipes.adapt.options import AdaptConfig
-from regraft.tasks import Regression
+from regraft.tasks.regression.task import Regression
 
 
 def views(shift: float = 1.0, noise: float = 0.3) -> tuple[DomainView, DomainView]:

@@ -176,7 +176,8 @@ def _bare(annotation: Any) -> Any:
 def _repeats(info: FieldInfo) -> bool:
     """Whether an option may be given several times: it holds several values, and none with commas between them."""
     with_commas = any(getattr(one, "func", None) is names for one in info.metadata)
-    return get_origin(info.annotation) is tuple and not with_commas
+    several = any(get_origin(part) is tuple for part in (info.annotation, *get_args(info.annotation)))
+    return several and not with_commas
 
 
 def _choices(bare: Any) -> str | None:

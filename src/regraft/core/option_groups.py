@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from regraft.core.options import DATA, MACHINE, MODEL, OUTPUT, TRAINING, Names, Options, Seconds, altered, option
+from regraft.core.options import (
+    DATA,
+    MACHINE,
+    MODEL,
+    OUTPUT,
+    TRAINING,
+    Names,
+    OneOrSeveral,
+    Options,
+    Seconds,
+    altered,
+    option,
+)
 
 
 class SeedOptions(Options):
@@ -73,7 +85,14 @@ class TableOptions(GroupOptions):
         None, "Labels from a table, CSV or Parquet, in place of folders.", panel=DATA, metavar="FILE"
     )
     image: str = option("image", "The table's column of file paths.", panel=DATA, metavar="COLUMN")
-    label: str = option("label", "The table's column of labels.", panel=DATA, metavar="COLUMN")
+
+
+class LabelOptions(TableOptions):
+    """Which columns of the table are labels."""
+
+    label: OneOrSeveral = option(
+        "label", "The table's column of labels; again for several.", panel=DATA, metavar="COLUMN"
+    )
 
 
 class BackboneOptions(Options):
@@ -151,7 +170,7 @@ class AdaptationOptions(
         TableOptions, "table", None, help="The source's labels: CSV or Parquet in place of folders."
     )
     image: str = altered(TableOptions, "image", "image", help="The tables' column of file paths.")
-    label: str = altered(TableOptions, "label", "label", help="The tables' column of labels.")
+    label: str = option("label", "The tables' column of labels.", panel=DATA, metavar="COLUMN")
     group: str | None = altered(
         TableOptions, "group", None, help="Regex on source file names: what belongs together."
     )  # fmt: skip

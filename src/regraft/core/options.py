@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from regraft.core.errors import UsageError, nearest
 
@@ -166,5 +166,13 @@ def names(value: Any) -> Any:
 
 #: Several names, which may be written with commas between them.
 Names = Annotated[tuple[str, ...], BeforeValidator(names)]
+
+
+def _one_alone(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+
+#: A name, or several where an option is given again; one alone is the same in either form.
+OneOrSeveral = Annotated[str | tuple[str, ...], AfterValidator(_one_alone)]
 #: A time in seconds, which may be written as 90s, 5m or 1.5h.
 Seconds = Annotated[float, BeforeValidator(seconds)]

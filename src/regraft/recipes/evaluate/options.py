@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regraft.core.option_groups import DeviceOptions, TableOptions
+from regraft.core.option_groups import DeviceOptions, LabelOptions, TableOptions
 from regraft.core.options import DATA, altered, option
 
 
-class EvaluateConfig(DeviceOptions, TableOptions):
+class EvaluateConfig(DeviceOptions, LabelOptions):
     """Options of an evaluation. model: a run or an artifact folder; roots, or table: labelled samples."""
 
     model: Path = option(..., "A run, runs/LAST, or an artifact folder.", panel=DATA)

@@ -89,7 +89,7 @@ def who_trains(config: FitConfig) -> str:
 
 
 def _setup(config: FitConfig, prepared: Prepared) -> Setup:
-    kind = kind_of(prepared.source, prepared.labels[prepared.known()], config.label)
+    kind = kind_of(prepared.source, prepared.labels[prepared.known()])
     return Setup(config, kind, kind.metric(config.metric, prepared.labels), prepared)
 
 

@@ -7,12 +7,13 @@ from typing import Literal
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from regraft.core.errors import UsageError, unknown_name
+from regraft.core.errors import unknown_name
 from regraft.core.option_groups import (
     AuditOptions,
     AugmentOptions,
     BackboneOptions,
     BootstrapOptions,
+    LabelOptions,
     MachineOptions,
     PrecisionOptions,
     ProcessOptions,
@@ -33,7 +34,7 @@ def usual() -> tuple[str, ...]:
 
 class FitConfig(
     StrategyOptions, AugmentOptions, TimeOptions, BackboneOptions, PrecisionOptions, ProcessOptions, BootstrapOptions,
-    MachineOptions, AuditOptions, TableOptions,
+    MachineOptions, AuditOptions, LabelOptions,
 ):  # fmt: skip
     """Options of a fit. The command line has an option for what people change; `regraft.fit` takes every field."""
 
@@ -43,9 +44,10 @@ class FitConfig(
     )
     split: str | None = option(None, "The table's column that says train, val or test.", panel=DATA, metavar="COLUMN")
     test: Path | None = option(None, "A folder per class that is the test set.", panel=DATA, metavar="FOLDER")
-    task: Literal["auto", "classification", "regression"] = option(
-        "auto", "regression: the table's column holds numbers.", panel=DATA
-    )
+    task: str = option(
+        "auto", "What the labels are: classification, regression (a column of numbers), or auto.", panel=DATA,
+        metavar="NAME",
+    )  # fmt: skip
     strategies: Names = option(
         None,
         "Which candidates, with commas between them, as probe,finetune,scratch; the usual ones unless told.",
@@ -82,13 +84,22 @@ class FitConfig(
     refit: bool = option(True, "Train the chosen one on validation too, at the end.")
     tensorboard: bool = option(False, "Write TensorBoard logs into the run.", panel=OUTPUT)
 
+    @field_validator("task")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        from regraft.tasks.kinds import kinds
+
+        if value != "auto" and value not in kinds:
+            raise ValueError(f"takes auto, {', '.join(kinds.names())}")
+        return value
+
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, value: str) -> str:
-        from regraft.measure.metrics import METRICS, NUMBER_METRICS
+        from regraft.tasks.kinds import known_metrics
 
-        if value != "auto" and value not in METRICS and value not in NUMBER_METRICS:
-            raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
+        if value != "auto" and value not in known_metrics():
+            raise ValueError(f"takes auto, {', '.join(known_metrics())}")
         return value
 
     @field_validator("optimizer", "schedule")
@@ -124,15 +135,3 @@ class FitConfig(
         if self.task == "regression" and (self.table is None or self.test is not None):
             raise ValueError("takes numbers from --table, for --task regression; folders, --test too, name classes")
         return self
-
-    def check_labels(self, *, numeric: bool) -> None:
-        """UsageError where an option has no meaning for labels that are numbers, or for classes."""
-        from regraft.measure.metrics import METRICS, NUMBER_METRICS
-
-        known, other = (NUMBER_METRICS, METRICS) if numeric else (METRICS, NUMBER_METRICS)
-        if self.metric in other:
-            labels = "The labels are numbers" if numeric else "The labels are classes"
-            raise UsageError(f"--metric {self.metric} does not go with them. {labels}: auto, {', '.join(known)}.")
-        unfit = [f"--{n.replace('_', '-')}" for n in ("label_smoothing", "mixup", "cutmix") if getattr(self, n)]
-        if numeric and unfit:
-            raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")

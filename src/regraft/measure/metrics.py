@@ -7,7 +7,7 @@ below and closed above.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,9 +55,25 @@ NUMBER_METRICS: dict[str, Metric] = {
 }
 
 
+_FURTHER: dict[str, Metric] = {}
+
+
+def add_metrics(metrics: Mapping[str, Metric]) -> None:
+    """Make a kind's own metrics known; a name that is there keeps its meaning, and ValueError says where it differs."""
+    for name, metric in metrics.items():
+        if named_metrics().get(name, metric) != metric:
+            raise ValueError(f"the metric {name!r} is known already, as {named_metrics()[name]}")
+        _FURTHER[name] = metric
+
+
+def named_metrics() -> dict[str, Metric]:
+    """All metrics that are known, of classes, of numbers, and of what has been added."""
+    return {**METRICS, **NUMBER_METRICS, **_FURTHER}
+
+
 def metric_of(name: str) -> Metric:
-    """The metric of that name, of classes or of numbers; UsageError with the nearest match where there is none."""
-    known = {**METRICS, **NUMBER_METRICS}
+    """The metric of that name, of any kind; UsageError with the nearest match where there is none."""
+    known = named_metrics()
     if name not in known:
         raise unknown_name("metric", name, known)
     return known[name]

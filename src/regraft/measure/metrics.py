@@ -153,14 +153,14 @@ def checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 
 def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
     """The index of each confidence's bin, (low, high]; 0 falls into the first."""
-    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1))
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Minus the log-probability of each sample's class (N,), in nats; rows are normalised first."""
     total = np.maximum(probabilities.sum(axis=1), SMALLEST_PROBABILITY)
     chosen = probabilities[np.arange(len(labels)), labels] / total
-    return -np.log(np.maximum(chosen, SMALLEST_PROBABILITY))
+    return np.asarray(-np.log(np.maximum(chosen, SMALLEST_PROBABILITY)))
 
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:

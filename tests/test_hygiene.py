@@ -12,6 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src" / "regraft"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+parsed = cache(ast.parse)
 FOLDERS = ("src", "tests", "bench", "docs", ".ci", ".github")
 SUFFIXES = (".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".html", ".json", ".sh", ".cff", ".css")
 COMMITTED = sorted(
@@ -64,7 +65,7 @@ def is_true(call: ast.Call, keyword: str) -> bool:
 def offences(source: str, *, may_print: bool = False) -> list[str]:
     """What library code may not do, with the line it does it on."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         what = ""
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
@@ -128,7 +129,7 @@ def functions(path: Path) -> dict[str, Function]:
                 found[f"{prefix}{child.name}"] = child
             visit(child, f"{prefix}{child.name}." if isinstance(child, ast.ClassDef) else prefix)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")), f"{named(path).removeprefix('src/regraft/')}:")
+    visit(parsed(path.read_text(encoding="utf-8")), f"{named(path).removeprefix('src/regraft/')}:")
     return found
 
 

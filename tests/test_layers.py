@@ -157,12 +157,9 @@ def test_the_check_of_circles_sees_one() -> None:
 
 def test_fabric_is_imported_in_the_engine_only() -> None:
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            tops = {name.split(".")[0] for name in names}
-            assert "lightning" not in tops, f"{path} imports the umbrella package lightning"
-            assert "lightning_fabric" not in tops or part_of(path) == "engine", f"{path} imports Fabric"
+        tops = {name[0] for name in imported_names(path.read_text(encoding="utf-8"), module_of(path))}
+        assert "lightning" not in tops, f"{path} imports the umbrella package lightning"
+        assert "lightning_fabric" not in tops or part_of(path) == "engine", f"{path} imports Fabric"
 
 
 @pytest.mark.parametrize(

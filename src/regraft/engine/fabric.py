@@ -17,7 +17,7 @@ if _hidden:
 try:
     from lightning_fabric import Fabric, seed_everything
     from lightning_fabric.plugins import MixedPrecision
-    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 finally:
     if _hidden:
         del _MODULES["torchmetrics"]

@@ -161,7 +161,8 @@ def _decode_curve(tag: bytes, values: Tensor) -> Tensor:
         if count == 0:
             return values
         if count == 1:
-            return values ** (struct.unpack_from(">H", tag, 12)[0] / 256)
+            powers: Tensor = values ** (struct.unpack_from(">H", tag, 12)[0] / 256)
+            return powers
         if count > _MOST_ENTRIES:
             raise ValueError(f"a curve claims {count} entries")
         table = np.array(struct.unpack_from(f">{count}H", tag, 12)) / 65_535

@@ -29,7 +29,7 @@ def _loaded() -> bool:
     # image_stable from 0.29 on, image before.
     for library in sorted(Path(spec.origin).parent.glob("image*.so"), reverse=True):
         try:
-            torch.ops.load_library(library)
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # PyTorch has no types for it
         except OSError:  # what it stands on is missing; importing torchvision says so in its own way
             continue
         return hasattr(torch.ops.image, "decode_jpeg")

@@ -41,4 +41,5 @@ def features_of(
         listener.progress(what, done, total, rate=rate, remaining_s=elapsed / done * (total - done))
 
     found = predict(backbone, stream, machine, call=quick, on_batch=tell).outputs
-    return found.contiguous().numpy()
+    rows: np.ndarray = found.contiguous().numpy()
+    return rows

@@ -128,7 +128,8 @@ def resize(picture: Tensor, size_px: tuple[int, int], interpolation: Interpolati
     """uint8 (3, H, W) → uint8 (3, *size_px), antialiased, within one grey level of Pillow's."""
     if tuple(picture.shape[1:]) == size_px:
         return picture
-    return vision.resize(picture, list(size_px), interpolation=interpolation, antialias=True)
+    resized: Tensor = vision.resize(picture, list(size_px), interpolation=interpolation, antialias=True)
+    return resized
 
 
 def jitter(pixels: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
@@ -148,7 +149,8 @@ def _cut_far_ends(picture: Tensor) -> Tensor:
     height, width = int(picture.shape[1]), int(picture.shape[2])
     if max(height, width) <= _LONGEST * min(height, width):
         return picture
-    return vision.center_crop(picture, [min(height, _LONGEST * width), min(width, _LONGEST * height)])
+    cut: Tensor = vision.center_crop(picture, [min(height, _LONGEST * width), min(width, _LONGEST * height)])
+    return cut
 
 
 def _contiguous(picture: Tensor) -> Tensor:

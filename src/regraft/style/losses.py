@@ -71,13 +71,15 @@ def wasserstein_loss(found: Moments, target: Moments, root: Tensor | None = None
     symmetric = ((product + product.T) / 2).double()
     cross = (torch.linalg.eigvalsh(symmetric).clamp(min=0) + floor).sqrt().sum().to(scale.dtype)
     trace = found.covariance.diagonal().sum() + target.covariance.diagonal().sum()
-    return ((found.mean - target.mean).square().sum() + trace - 2 * cross) / scale
+    distance: Tensor = ((found.mean - target.mean).square().sum() + trace - 2 * cross) / scale
+    return distance
 
 
 def matrix_root(covariance: Tensor) -> Tensor:
     """The symmetric positive root (C, C) of a covariance; negative eigenvalues of rounding count as 0."""
     values, vectors = torch.linalg.eigh(covariance.double())
-    return ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).to(covariance.dtype)
+    root: Tensor = ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).to(covariance.dtype)
+    return root
 
 
 def sorted_channels(features: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -97,4 +97,5 @@ def fourier_restyle(source: Tensor, target: Tensor, share: float, extent: float 
     mixed = amplitude * (1 - low) + style.abs() * low
     restyled = torch.fft.ifft2(torch.polar(mixed, spectrum.angle())).real.clamp(0, 1)
     altered = (torch.rand(n, 1, 1, 1, device=x.device) < share).to(x.dtype)
-    return x * (1 - altered) + restyled.to(x.dtype) * altered
+    mixture: Tensor = x * (1 - altered) + restyled.to(x.dtype) * altered
+    return mixture

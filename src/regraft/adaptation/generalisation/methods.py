@@ -206,6 +206,6 @@ class Generalisation(Task):
         if self.training:
             environments = self.method.mix(environments)
         together = self.predict(torch.cat([e.x for e in environments]))
-        logits = together.split([len(e.x) for e in environments])
+        logits = torch.split(together, [len(e.x) for e in environments])
         loss = self.method(logits, [e.targets for e in environments], progress)
         return StepOutput(loss, {"train_loss": loss.detach()})

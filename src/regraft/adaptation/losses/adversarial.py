@@ -110,7 +110,7 @@ class DomainConfusion(Adversarial):
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
         x, y = both_features(source, target, "DomainConfusion", least=1)
-        of_source, of_target = self.judged(torch.cat([x, y])).split([len(x), len(y)])
+        of_source, of_target = torch.split(self.judged(torch.cat([x, y])), [len(x), len(y)])
         # Cross-entropy with (1/2, 1/2): half with the right domain, half with the wrong one.
         right, wrong = domain_cross_entropy(of_source, of_target), domain_cross_entropy(-of_source, -of_target)
         return self.told_apart(x, y, None) + (right + wrong) / 2
@@ -191,4 +191,5 @@ def spectrum(features: Tensor, k: int) -> Tensor:
     """The sum of the squares of the k largest singular values of features (P, D), a scalar."""
     if not bool(torch.isfinite(features).all()):
         return features.sum() * float("nan")
-    return torch.linalg.svdvals(features.float())[:k].square().sum()
+    squares: Tensor = torch.linalg.svdvals(features.float())[:k].square().sum()
+    return squares

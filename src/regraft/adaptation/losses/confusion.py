@@ -171,4 +171,5 @@ class AFN(DomainLoss):
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
         norms = torch.linalg.vector_norm(torch.cat(both_features(source, target, "AFN", least=1)), dim=1)
-        return (norms - (norms.detach() + self.delta)).square().mean()
+        loss: Tensor = (norms - (norms.detach() + self.delta)).square().mean()
+        return loss

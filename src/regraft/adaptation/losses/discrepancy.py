@@ -64,7 +64,8 @@ class MCD(DomainLoss):
         labels = require(source.labels, "the source's labels", "MCD").long()
         supervised = F.cross_entropy(self.first(x), labels) + F.cross_entropy(self.second(x), labels)
         y = reverse_gradient(y, ramp(progress))
-        return supervised - (self.first(y).softmax(dim=1) - self.second(y).softmax(dim=1)).abs().mean()
+        loss: Tensor = supervised - (self.first(y).softmax(dim=1) - self.second(y).softmax(dim=1)).abs().mean()
+        return loss
 
 
 @losses.register("MDD")

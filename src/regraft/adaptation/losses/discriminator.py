@@ -84,4 +84,5 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], source: Tensor, 
         between = torch.lerp(y, x, torch.rand(len(rows), 1, device=x.device)).requires_grad_()
         # The graph is kept, since the penalty itself is to be differentiated.
         (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
-        return (torch.linalg.vector_norm(slope, dim=1) - 1).square().mean()
+        penalty: Tensor = (torch.linalg.vector_norm(slope, dim=1) - 1).square().mean()
+        return penalty

@@ -201,7 +201,7 @@ class CMD(DomainLoss):
             width = torch.full_like(width, self.width)
         # Divided first, so that a fifth power cannot overflow.
         x, y = x / width, y / width
-        total = torch.linalg.vector_norm(x.mean(dim=0) - y.mean(dim=0))
+        total: Tensor = torch.linalg.vector_norm(x.mean(dim=0) - y.mean(dim=0))
         x, y = x - x.mean(dim=0), y - y.mean(dim=0)
         for k in range(2, self.order + 1):
             total = total + torch.linalg.vector_norm(x.pow(k).mean(dim=0) - y.pow(k).mean(dim=0))

@@ -152,7 +152,8 @@ class AdaptBench:
         """From which source each of its training pictures is; None where there is one source."""
         if self.source is None or not self.source.several:
             return None
-        return self.source.domains[self.source.train]
+        domains: np.ndarray = self.source.domains[self.source.train]
+        return domains
 
     # ---- features and answers -----------------------------------------------------------------------------------
 

@@ -44,7 +44,10 @@ class M3SDA(DomainLoss):
 
     def forward(self, source: DomainView, target: DomainView, progress: float) -> Tensor:
         x, y = both_features(source, target, "M3SDA")
-        parts = [x] if source.domains is None else [x[source.domains == d] for d in source.domains.unique()]
+        parts = [x]
+        if source.domains is not None:
+            domains: Tensor = source.domains.unique()  # type: ignore[no-untyped-call]  # PyTorch has no types for it
+            parts = [x[source.domains == domain] for domain in domains]
         first, second = torch.triu_indices(len(parts), len(parts), 1, device=x.device)
         total = x.new_zeros(())
         for k in range(1, self.order + 1):

@@ -105,7 +105,8 @@ class Adaptation(Task):
 
     def predict(self, x: Tensor) -> Tensor:
         """Logits (N, K), or numbers (N, R)."""
-        return self.model.predict(x)
+        outputs: Tensor = self.model.predict(x)
+        return outputs
 
     def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, D) and logits (N, K)."""

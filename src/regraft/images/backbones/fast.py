@@ -145,7 +145,8 @@ def _torch_engine(net: ImageBackbone, *, autocast: bool) -> Engine:
         with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half is not None):
             x = x.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             features = net(x).pooled.float().cpu()
-        return features.clone()  # outside inference mode, so that callers may use them in a graph
+        outside: Tensor = features.clone()  # outside inference mode, so that callers may use them in a graph
+        return outside
 
     return run
 

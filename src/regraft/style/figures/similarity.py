@@ -43,4 +43,5 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     c1, c2 = SSIM_K1**2, SSIM_K2**2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return (luminance * structure).mean()
+    similarity: Tensor = (luminance * structure).mean()
+    return similarity

@@ -209,14 +209,15 @@ def _peak_bytes(module: nn.Module, side_px: int) -> int:
     device, dtype = placement(module)
     with LiveBytes() as live:
         _run(module, torch.zeros((1, 3, side_px, side_px), device=device, dtype=dtype))
-    return live.peak
+    peak: int = live.peak
+    return peak
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types for it
     """Counts the bytes of tensors that are made inside the context and still held; `peak` is the most at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # nor for this
         self.held = self.peak = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 

@@ -63,7 +63,8 @@ def calm(pictures: Tensor) -> Tensor:
 
 def _orthonormal(rows: list[list[float]]) -> Tensor:
     matrix = torch.tensor(rows)
-    return matrix / matrix.norm(dim=1, keepdim=True)
+    unit: Tensor = matrix / matrix.norm(dim=1, keepdim=True)
+    return unit
 
 
 #: Brightness and two differences of colours.

@@ -41,7 +41,8 @@ class ConditionalNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(styles, channels))
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        return self.norm(x) * (shares @ self.scale)[..., None, None] + (shares @ self.shift)[..., None, None]
+        styled: Tensor = self.norm(x) * (shares @ self.scale)[..., None, None] + (shares @ self.shift)[..., None, None]
+        return styled
 
 
 class _Convolution(nn.Module):
@@ -51,7 +52,8 @@ class _Convolution(nn.Module):
         self.norm = ConditionalNorm(outputs, styles)
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        return self.norm(self.convolution(x), shares)
+        normed: Tensor = self.norm(self.convolution(x), shares)
+        return normed
 
 
 class _Residual(nn.Module):
@@ -61,7 +63,8 @@ class _Residual(nn.Module):
         self.second = _Convolution(width, width, styles)
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(x, shares)), shares)
+        out: Tensor = x + self.second(F.relu(self.first(x, shares)), shares)
+        return out
 
 
 class TeacherNet(nn.Module):
@@ -106,7 +109,8 @@ class TeacherNet(nn.Module):
         x = F.relu(self.up(F.interpolate(x, scale_factor=2, mode="nearest"), shares))
         x = F.relu(self.smooth(x, shares))
         painted = smoothed(F.pixel_shuffle(self.paint(x), 2))
-        return self.recoloured(pictures, shares) + painted[..., : size[0], : size[1]]
+        whole: Tensor = self.recoloured(pictures, shares) + painted[..., : size[0], : size[1]]
+        return whole
 
 
 class DepthwiseBlock(nn.Module):
@@ -211,7 +215,8 @@ class StudentNet(nn.Module):
             starts = torch.randint(0, period, (2,)).tolist()
         laid = self.lay(self.canvas[None]).roll((-starts[0], -starts[1]), dims=(2, 3))
         repeats = [-(-int(side) // period) for side in size]
-        return laid.repeat(1, 1, *repeats)[..., : size[0], : size[1]]
+        covering: Tensor = laid.repeat(1, 1, *repeats)[..., : size[0], : size[1]]
+        return covering
 
 
 def colours_of(pictures: Tensor) -> tuple[Tensor, Tensor]:

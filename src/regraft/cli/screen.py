@@ -12,12 +12,12 @@ from rich.table import Table
 from regraft.cli.app import err, out
 
 if TYPE_CHECKING:
-    from regraft.report.schema import Report
+    from regraft.report.frame import Report
 
 
 def show_report(run: Path, as_json: bool) -> None:
     """The verdict, the candidates and the report's path; or report.json alone."""
-    from regraft.report.schema import read_report
+    from regraft.recipes.reports import read_report
 
     found = read_report(run)
     if as_json:

@@ -16,6 +16,7 @@ import numpy as np
 from regraft.data.source import Source
 from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval
+from regraft.report.sections import Section
 from regraft.strategies import KnownClasses, ProbeHead
 from regraft.tasks.linear import LinearTask
 
@@ -72,10 +73,11 @@ class Judged:
 class Kind(Protocol):
     """The kind of labels.
 
-    outputs: K of a head. usual_metric: where nobody asked and nothing else is known. uncalibrated: for a model of which
-    nothing is known yet.
+    section: its part of the report, by whose name the report knows the kind. outputs: K of a head. usual_metric: where
+    nobody asked and nothing else is known. uncalibrated: for a model of which nothing is known yet.
     """
 
+    section: Section
     outputs: int
     usual_metric: str
     uncalibrated: Any

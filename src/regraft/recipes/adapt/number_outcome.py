@@ -18,7 +18,8 @@ from regraft.measure.bootstrap import Interval
 from regraft.measure.conformal import UNKNOWN
 from regraft.measure.regression import number_bootstrap, number_gain, number_summary
 from regraft.measure.verdict import format_gain, format_number
-from regraft.report.schema import write_report
+from regraft.recipes.adapt.report import ADAPT
+from regraft.recipes.frame.reporting import publish
 from regraft.tasks.packing import pack_regression
 from regraft.tasks.regression.task import Regression
 
@@ -59,7 +60,8 @@ def conclude_numbers(
     own = figures.get(kept.name)
     errors = {c.name: _source_error(c, held) for c in candidates}
     report: dict[str, Any] = {
-        "recipe": "adapt",
+        "recipe": ADAPT.recipe,
+        "kind": "regression",
         "data": bench.run.path.name.split("-")[2],
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,10 +101,7 @@ def conclude_numbers(
         "reproduce": command,
         "seed": config.seed,
     }
-    write_report(bench.run.path, report)
-    from regraft.report.page import render  # matplotlib is wanted at the end only
-
-    render(bench.run.path)
+    publish(bench.run.path, report)
     bench.listener.say(str(report["verdict"]))
 
 
@@ -133,6 +132,7 @@ def _row(c: Adapted, decision: Choice, figures: Mapping[str, Interval], errors: 
         "trained_parameters": c.trained_parameters,
         "steps": c.steps,
         "chosen": c.name == decision.name,
+        "control": c.name == decision.control,
     }
 
 

@@ -19,7 +19,8 @@ from regraft.measure.embedding import tsne
 from regraft.measure.metrics import score
 from regraft.measure.open_set import open_set_figures
 from regraft.measure.probabilities import softmax
-from regraft.report.schema import write_report
+from regraft.recipes.adapt.report import ADAPT
+from regraft.recipes.frame.reporting import publish
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack
 from regraft.tasks.prediction import UNKNOWN
@@ -64,7 +65,8 @@ def conclude_adaptation(
         if strange is None:
             calibration |= _calibration_errors(judged[kept.name], oracle.labels, calibration)
     report: dict[str, Any] = {
-        "recipe": "adapt",
+        "recipe": ADAPT.recipe,
+        "kind": "classification",
         "data": bench.run.path.name.split("-")[2],
         "backbone": config.backbone if config.source_free is None else str(bench.model.backbone.recipe.get("name")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -109,10 +111,7 @@ def conclude_adaptation(
         "reproduce": command,
         "seed": config.seed,
     }  # fmt: skip
-    write_report(bench.run.path, report)
-    from regraft.report.page import render  # matplotlib is wanted at the end only
-
-    render(bench.run.path)
+    publish(bench.run.path, report)
     bench.listener.say(str(report["verdict"]))
 
 
@@ -156,6 +155,7 @@ def _row(
         "trained_parameters": c.trained_parameters,
         "steps": c.steps,
         "chosen": c.name == decision.name,
+        "control": c.name == decision.control,
     }
 
 

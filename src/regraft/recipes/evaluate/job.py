@@ -18,8 +18,8 @@ from regraft.data.reading import read_source
 from regraft.deploy.predictor import Predictor
 from regraft.images.audit import audit
 from regraft.measure.verdict import format_value
-from regraft.report.page import render
-from regraft.report.schema import write_report
+from regraft.recipes.evaluate.report import EVALUATE
+from regraft.recipes.frame.reporting import publish
 from regraft.tasks.kinds import kind_for
 from regraft.tasks.regression.kind import NumberKind
 
@@ -71,7 +71,8 @@ def run_evaluate(
         f"on {len(labels)} pictures of {Path(where).name}."
     )
     report: dict[str, Any] = {
-        "recipe": "evaluate",
+        "recipe": EVALUATE.recipe,
+        "kind": kind.section.name,
         "data": where,
         "backbone": str(predictor.manifest["backbone"]["name"]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -91,8 +92,7 @@ def run_evaluate(
         "reproduce": command_line(),
         "model": str(folder),
     }
-    write_report(run.path, report)
-    render(run.path)
+    publish(run.path, report)
     run.done()
     return run.path
 

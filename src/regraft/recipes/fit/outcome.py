@@ -19,9 +19,10 @@ from regraft.measure.bootstrap import Interval
 from regraft.measure.choice import Candidate, choose
 from regraft.measure.embedding import tsne
 from regraft.measure.verdict import verdict
+from regraft.recipes.fit.report import FIT
 from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import Schedule
-from regraft.report.schema import write_report
+from regraft.recipes.frame.reporting import publish
 from regraft.strategies import ProbeHead
 from regraft.tasks.kind import Calibration, Judged, Tested
 from regraft.tasks.linear import LinearTask
@@ -133,7 +134,8 @@ def conclude(
     _write_plan(bench, chosen)
     n_train = len(np.unique(results[0].part.train)) + (len(results[0].part.val) if final.refit else 0)
     report: dict[str, Any] = {
-        "recipe": "fit",
+        "recipe": FIT.recipe,
+        "kind": kind.section.name,
         "data": ", ".join(Path(r).name or str(r) for r in config.roots) or Path(config.table or "").name,
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -191,10 +193,7 @@ def conclude(
         "seed": config.seed,
         "total_s": round(spent(), 2),
     }
-    write_report(bench.run.path, report)
-    from regraft.report.page import render  # matplotlib is wanted at the end only
-
-    render(bench.run.path)
+    publish(bench.run.path, report)
     bench.listener.say(answer[0])
 
 

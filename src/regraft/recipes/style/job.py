@@ -205,7 +205,7 @@ def _one(
     figures["strength"] = strength
     page = None
     if config.report:
-        from regraft.report.style_page import StylePage, render_style
+        from regraft.style.figures.page import StylePage, render_style
 
         points = front(content, stylised, evaluator.gram_cosine)
         page = render_style(

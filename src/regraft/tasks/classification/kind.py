@@ -21,6 +21,7 @@ from regraft.measure.metrics import METRICS, score, summary
 from regraft.measure.probabilities import softmax
 from regraft.measure.verdict import alarms
 from regraft.strategies import KnownClasses, ProbeHead, fit_probe
+from regraft.tasks.classification.section import SECTION
 from regraft.tasks.classification.task import Classification, balanced_weights
 from regraft.tasks.kind import LOSS_SHARE, Judged, TaskOptions
 from regraft.tasks.packing import PackedClassifier, pack
@@ -40,6 +41,7 @@ class ClassCalibration:
 class ClassKind:
     """The kind for pictures in these classes."""
 
+    section = SECTION
     usual_metric = "accuracy"
     uncalibrated = ClassCalibration(1.0, {"threshold": 0.0})
 

@@ -22,6 +22,7 @@ from regraft.measure.verdict import format_number, format_value, number_alarms
 from regraft.strategies import KnownClasses, ProbeHead, fit_number_probe
 from regraft.tasks.kind import LOSS_SHARE, Judged, TaskOptions
 from regraft.tasks.packing import PackedRegressor, pack_regression
+from regraft.tasks.regression.section import SECTION
 from regraft.tasks.regression.task import Regression, element_losses
 
 
@@ -42,6 +43,7 @@ class NumberKind:
     comparable. A trained task takes those of its own training pictures.
     """
 
+    section = SECTION
     outputs = 1
     usual_metric = "mae"
     uncalibrated = NumberCalibration(UNKNOWN)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
+
+from regraft.measure import format_value, metric_of
 
 HERE = "regraft.report"
 
 
-def environment(owners: Iterable[str] = ()) -> Environment:
+def environment(owners: Iterable[str] = (), metric: str = "accuracy") -> Environment:
     """An environment in which `file.html` is a template of this folder and `package:file.html` one of an owner's.
 
-    owners: dotted names of packages. Whatever comes from data is escaped; a name that a template does not get is an
+    owners: dotted names of packages. metric: what the filters `metric` and `bounds` write a value and an interval of.
+    Whatever comes from data is escaped; a name that a template does not get is an
     error.
     """
     of_owners = PrefixLoader({owner: PackageLoader(owner, ".") for owner in dict.fromkeys(owners)}, delimiter=":")
@@ -24,6 +28,10 @@ def environment(owners: Iterable[str] = ()) -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(percent=percent, share=share, duration=duration, count=count, figure=figure)
+    made.filters.update(
+        metric=lambda value: "–" if value is None else format_value(metric, value),
+        bounds=lambda interval: bounds(metric, interval),
+    )
     return made
 
 
@@ -57,3 +65,12 @@ def duration(seconds: float | None) -> str:
 def figure(value: float | None, digits: int = 3) -> str:
     """A number with so many digits after the point; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def bounds(metric: str, interval: Any) -> str:
+    """ "61.2 to 64.0" in the metric's own form; "" where a bound is unknown."""
+    if not interval or interval[0] is None or interval[1] is None:
+        return ""
+    if metric_of(metric).form == "share":
+        return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+    return f"{format_value(metric, interval[0])} to {format_value(metric, interval[1])}"

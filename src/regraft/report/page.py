@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from regraft.core.errors import ArtifactError
 from regraft.core.files import replacing
-from regraft.measure import METRICS, NUMBER_METRICS, format_value, metric_of
+from regraft.measure import METRICS, NUMBER_METRICS
 from regraft.report import figures, gathering
 from regraft.report.environment import environment
 from regraft.report.map import HEIGHT, WIDTH, scatter
@@ -34,11 +34,7 @@ def render(run: Path, *, shown: Shown = nothing_shown) -> Path:
             f"{run / 'report.json'} has the metric {page.report.metric!r}; known are {', '.join(known)}."
         )
     parts = sections_of(page.report)
-    made = environment(section.owner for section in parts if section.owner)
-    made.filters.update(
-        metric=lambda value: "–" if value is None else format_value(page.report.metric, value),
-        bounds=lambda interval: bounds(page.report.metric, interval),
-    )
+    made = environment((section.owner for section in parts if section.owner), page.report.metric)
     words = _words(page)
     areas = drawn(made, parts, page, words)
     html = made.get_template("page.html").render(**words, **_contents(page), areas=areas)
@@ -113,12 +109,3 @@ def _curves(page: Page) -> list[tuple[str, Markup]]:
 def markup(svg: str | None) -> Markup | None:
     """SVG made by `figures`, where every label has been escaped already."""
     return None if svg is None else Markup(svg)
-
-
-def bounds(metric: str, interval: Any) -> str:
-    """ "61.2 to 64.0" in the metric's own form; "" where a bound is unknown."""
-    if not interval or interval[0] is None or interval[1] is None:
-        return ""
-    if metric_of(metric).form == "share":
-        return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-    return f"{format_value(metric, interval[0])} to {format_value(metric, interval[1])}"

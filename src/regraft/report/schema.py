@@ -46,7 +46,9 @@ def _joined(name: str, *parts: type[BaseModel]) -> type[Any]:
             if field in seen:
                 raise ValueError(f"The report field {field!r} belongs to both {seen[field]} and {part.__name__}.")
             seen[field] = part.__name__
-    return bases[0] if len(bases) == 1 else create_model(name, __base__=tuple(bases))
+    return (
+        bases[0] if len(bases) == 1 else create_model(name, __base__=tuple(reversed(bases)))
+    )  # fields in order of the parts
 
 
 def checked(report: Mapping[str, Any]) -> Report:

@@ -54,8 +54,8 @@ def context(page: Page) -> Mapping[str, Any]:
     predictions = test_predictions(page)
     worst, n_wrong = mistakes(predictions, page)
     summary = report.summary or {}
-    matrix = summary.get("confusion")
-    named = matrix and len(matrix) == len(report.classes)
+    matrix = summary.get("confusion") or []
+    named = len(matrix) == len(report.classes) > 0
     abstention = report.abstention or {}
     curve, tested = _abstaining(predictions, abstention.get("threshold"))
     return {

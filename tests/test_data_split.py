@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from regraft.core.errors import DataError
+from regraft.data.classes import ClassNames
 from regraft.data.facts import Facts
 from regraft.data.source import Sample, Source
 from regraft.data.split import Round, fold_of, make_splits
@@ -24,7 +25,7 @@ def made(
         part = split[i % len(split)]
         pictures.append(Sample(Path(f"{part or 'all'}/{i}.jpg"), f"c{i % classes}", group, part))
         facts.append(Facts(hashlib.sha256(str(i).encode()).hexdigest(), i, 100, 100))
-    return Source("made", tuple(pictures), tuple(sorted({str(p.label) for p in pictures}))), facts
+    return Source("made", tuple(pictures), ClassNames(tuple(sorted({str(p.label) for p in pictures})))), facts
 
 
 def parts(one: Round) -> dict[str, np.ndarray]:
@@ -78,7 +79,7 @@ def test_a_rare_class_is_in_every_part_that_it_can_be_in() -> None:
         source, facts = made(400)
         rare = {7: "rare", 8: "rare", 9: "rare", 11: "single"}
         pictures = [Sample(p.path, rare.get(i, p.label)) for i, p in enumerate(source.samples)]
-        source = Source("made", tuple(pictures), ("c0", "c1", "rare", "single"))
+        source = Source("made", tuple(pictures), ClassNames(("c0", "c1", "rare", "single")))
         one = make_splits(source, facts, seed=seed).rounds[0]
         labels = source.labels()
         assert all(2 in labels[indices] for indices in parts(one).values())

@@ -14,7 +14,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch
-from regraft.data.numbers import DISTINCT, are_numbers, check_spread, parse_number, quantile_bins
+from regraft.data.classes import ClassNames
 from regraft.data.reading import read_source
 from regraft.measure import (
     Interval,
@@ -30,6 +30,9 @@ from regraft.measure import (
 from regraft.measure.regression import resampled
 from regraft.strategies import fit_number_probe
 from regraft.tasks import Regression
+from regraft.tasks.kinds import reading
+from regraft.tasks.regression.labels import NumberColumn
+from regraft.tasks.regression.numbers import DISTINCT, are_numbers, check_spread, parse_number, quantile_bins
 from test_tasks_classification import Tiny
 
 
@@ -318,27 +321,29 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_source_of_numbers(table: Path) -> None:
-    found = read_source([], table=table, label_column="age", numeric=None)
-    assert found.numeric and found.classes == () and "--task regression" in found.assumed
+    found = read_source([], table=table, label_column="age", read_labels=reading("auto"))
+    assert isinstance(found.labelling, NumberColumn) and found.classes == ()
+    assert "--task regression" in found.labelling.assumed
     np.testing.assert_array_equal(found.labels(), np.arange(20) * 1.5)
-    as_classes = read_source([], table=table, label_column="age", numeric=False)
-    assert not as_classes.numeric and len(as_classes.classes) == 20 and as_classes.assumed == ""
+    as_classes = read_source([], table=table, label_column="age")
+    assert isinstance(as_classes.labelling, ClassNames) and len(as_classes.classes) == 20
+    assert as_classes.labelling.assumed == ""
 
 
 @pytest.mark.parametrize("cell", ["old", "nan", "inf", "1e999"])
-@pytest.mark.parametrize("numeric", [True, None])
-def test_a_bad_cell_is_named_by_its_row(table: Path, cell: str, numeric: bool | None) -> None:
+@pytest.mark.parametrize("task", ["regression", "auto"])
+def test_a_bad_cell_is_named_by_its_row(table: Path, cell: str, task: str) -> None:
     table.write_text(re.sub(r"^7\.png,.*$", f"7.png,{cell}", table.read_text(), flags=re.M))
     with pytest.raises(DataError, match=rf"row 9, column 'age': '{cell}'"):
-        read_source([], table=table, label_column="age", numeric=numeric)
+        read_source([], table=table, label_column="age", read_labels=reading(task))
 
 
 def test_an_empty_cell_leaves_the_picture_out_and_says_so(table: Path) -> None:
     table.write_text(re.sub(r"^7\.png,.*$", "7.png,", table.read_text(), flags=re.M))
-    found = read_source([], table=table, label_column="age", numeric=True)
+    found = read_source([], table=table, label_column="age", read_labels=reading("regression"))
     assert len(found) == 19 and "first: row 9" in found.skipped[0]
 
 
 def test_folders_hold_no_numbers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--table"):
-        read_source([tmp_path], numeric=True)
+        read_source([tmp_path], read_labels=reading("regression"))

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from regraft.core.errors import DataError
+from regraft.data.classes import class_names
 from regraft.data.facts import Facts
+from regraft.data.labels import ReadLabels
 from regraft.data.reading import read_source
 from regraft.data.source import Source
 from regraft.data.split import fold_of
 from regraft.images.audit import Audit, audit
 from regraft.images.idx import expand_idx, is_idx_folder
+from regraft.tasks.regression.labels import NumberColumn, number_column
 
 Progress = Callable[[int, int], None]
 
@@ -83,7 +86,7 @@ class OracleNumbers:
 
 def read_labelled(
     roots: tuple[Path, ...], *, table: Path | None, image: str, label: str, group: str | None, max_bad: float,
-    seed: int, progress: Progress | None = None, numeric: bool = False,
+    seed: int, progress: Progress | None = None, read_labels: ReadLabels = class_names,
 ) -> Labelled:  # fmt: skip
     """The source. All its parts (train, val, test folders) are used; a fifth of the units is held out to judge with.
 
@@ -91,12 +94,14 @@ def read_labelled(
     domain. Raises DataError where a class has fewer than two pictures, or a domain fewer than two to learn from.
     """
     folders = [_as_folder(root) for root in roots]
-    found = read_source(folders, table=table, image_column=image, label_column=label, group=group, numeric=numeric)
+    found = read_source(
+        folders, table=table, image_column=image, label_column=label, group=group, read_labels=read_labels
+    )
     found = replace(found, samples=tuple(replace(picture, split=None) for picture in found.samples))
     usable, facts, report = audit(found, max_bad=max_bad, progress=progress)
     labels, strata = usable.labels(), usable.strata()
     units = [picture.group or fact.sha256 for picture, fact in zip(usable.samples, facts, strict=True)]
-    if numeric and len(usable) < LEAST_NUMBERS:
+    if isinstance(usable.labelling, NumberColumn) and len(usable) < LEAST_NUMBERS:
         raise DataError(f"The source has {len(usable)} usable pictures; a regression to adapt takes {LEAST_NUMBERS}.")
     smallest = int(np.bincount(strata, minlength=len(usable.classes)).min())
     if smallest < 2:
@@ -169,7 +174,7 @@ def read_oracle_numbers(
     table: Path, target: tuple[Path, ...], *, image: str, label: str, max_bad: float
 ) -> OracleNumbers:
     """Target pictures with their numbers, from a table whose paths are below the target's folders or beside it."""
-    found = read_source(list(target), table=table, image_column=image, label_column=label, numeric=True)
+    found = read_source(list(target), table=table, image_column=image, label_column=label, read_labels=number_column)
     usable, _, _ = audit(found, max_bad=max_bad)
     return OracleNumbers(usable, usable.labels())
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from regraft.core.errors import DataError
+from regraft.data.classes import class_names
 from regraft.data.extensions import EXTENSIONS
-from regraft.data.numbers import check_spread
+from regraft.data.labels import Label, Labelling, ReadLabels
 from regraft.data.source import SHORTCUTS, SPLITS, Sample, Source
 
 
@@ -19,23 +20,22 @@ def read_source(
     *,
     table: Path | None = None,
     image_column: str = "image",
-    label_column: str = "label",
+    label_column: str | tuple[str, ...] = "label",
     group: str | None = None,
     split_column: str | None = None,
     test: Path | None = None,
     labelled: bool = True,
     min_classes: int = 2,
-    numeric: bool | None = False,
+    read_labels: ReadLabels = class_names,
 ) -> Source:
     """The pictures of one or more folders, or of a table whose paths are relative to them.
 
     Without a table: class folders, or train/ (with val/ or valid/, test/) of class folders, in any mixture
     over the roots; with labelled=False every picture found, at any depth. test: one more folder per class,
     all of it for the test. group: with a table a column; else a regular expression on the file name (its
-    first group, or what it matches), or "patient", "subject", "prefix" for the name's first field. numeric:
-    whether a table's labels are numbers to predict; None decides by the column (`data/numbers.py`). Raises
-    DataError, in a sentence, for what is missing, empty, unlabelled, of fewer than `min_classes`, or
-    contradictory.
+    first group, or what it matches), or "patient", "subject", "prefix" for the name's first field. read_labels:
+    what the labels are taken for, classes unless told. Raises DataError, in a sentence, for what is missing, empty,
+    unlabelled, of fewer than `min_classes`, or contradictory.
     """
     folders = [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)]
     if not folders and table is None:
@@ -43,24 +43,16 @@ def read_source(
     for folder in folders:
         _check_folder(folder)
     skipped: list[str] = []
-    assumed = ""
+    labelling: Labelling | None = None
     if table is not None:
-        from regraft.data.table import read_table  # a table is the rarer way in
+        from regraft.data.table import Columns, read_table  # a table is the rarer way in
 
-        pictures, numeric, assumed = read_table(
-            Path(table),
-            folders,
-            image_column,
-            label_column if labelled else None,
-            group,
-            split_column,
-            skipped,
-            numeric=numeric,
-        )
+        named = (label_column,) if isinstance(label_column, str) else label_column
+        columns = Columns(image_column, named if labelled else (), group, split_column)
+        pictures, labelling = read_table(Path(table), folders, columns, skipped, read_labels)
         name = folders[0].resolve().name if folders else Path(table).stem
     else:
-        if numeric:
-            raise DataError("Folders name classes. Numbers to predict come from a table: --table with --label.")
+        labelling = read_labels(None) if labelled else None
         pictures = [p for folder in folders for p in _read_folder(folder, labelled, skipped)]
         name = "+".join(folder.resolve().name or "root" for folder in folders)
     if test is not None:
@@ -72,17 +64,9 @@ def read_source(
     pictures = _settled_splits(_unique(pictures, skipped), skipped)
     if not pictures:
         raise DataError(_empty(folders, table))
-    if numeric:
-        check_spread([float(str(p.label)) for p in pictures], label_column)
-        return Source(name, tuple(pictures), (), tuple(skipped), True, assumed)
-    classes = tuple(sorted({p.label for p in pictures if p.label is not None}))
-    if labelled and len(classes) < min_classes:
-        raise DataError(
-            f"Every picture of {name} has the class {classes[0]!r}; telling classes apart needs at least "
-            f"{min_classes}. "
-            "One folder per class is expected, such as photos/ants and photos/bees."
-        )
-    return Source(name, tuple(pictures), classes, tuple(skipped), assumed=assumed)
+    if labelling is not None:
+        labelling = labelling.settled(pictures, name, min_classes)
+    return Source(name, tuple(pictures), labelling, tuple(skipped))
 
 
 def _check_folder(folder: Path) -> None:
@@ -226,7 +210,7 @@ def _grouped(pictures: list[Sample], group: str, from_table: bool) -> list[Sampl
 
 def _unique(pictures: list[Sample], skipped: list[str]) -> list[Sample]:
     """Each (file, label, split) once: overlapping roots and repeated table rows name some twice."""
-    seen: dict[tuple[Path, str | None, str | None], Sample] = {}
+    seen: dict[tuple[Path, Label | None, str | None], Sample] = {}
     for picture in pictures:
         full = replace(picture, path=picture.path.absolute())
         seen.setdefault((full.path, full.label, full.split), full)

@@ -14,7 +14,11 @@ from typing import Final
 import numpy as np
 
 from regraft.core.errors import DataError
-from regraft.data.numbers import quantile_bins
+from regraft.data.classes import ClassNames
+from regraft.data.labels import Labelling
+from regraft.data.sample import Sample
+
+__all__ = ["SHORTCUTS", "SPLITS", "Sample", "Source"]
 
 SPLITS: Final = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -25,58 +29,47 @@ SHORTCUTS: Final = ("patient", "subject", "prefix")
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One file. split: "train", "val", "test", or None. group: kept on one side of every split.
-
-    In a `Source` the path is absolute: what a run writes down is found again from any working folder.
-    """
-
-    path: Path
-    label: str | None = None
-    group: str | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True)
 class Source:
-    """Pictures in a fixed order, the sorted names of their classes, and sentences about what was skipped.
-
-    numeric: the labels are numbers to predict; there are then no classes. assumed: the sentence that says which of the
-    two was assumed, where the column would allow both and nobody said.
-    """
+    """Samples in a fixed order, what their labels mean (None where they have none), and sentences about what was
+    skipped."""
 
     name: str
     samples: tuple[Sample, ...]
-    classes: tuple[str, ...]
+    labelling: Labelling | None = None
     skipped: tuple[str, ...] = ()
-    numeric: bool = False
-    assumed: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return tuple(picture.path for picture in self.samples)
+        return tuple(sample.path for sample in self.samples)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; empty where the labels are none."""
+        return self.labelling.names if isinstance(self.labelling, ClassNames) else ()
 
     def labels(self) -> np.ndarray:
-        """Class indices int64 (N,) into `classes`, or the numbers float64 (N,). DataError where one has no label."""
-        bare = [picture for picture in self.samples if picture.label is None]
-        if bare:
+        """Y (N, …) of the samples, as their kind encodes it: class indices int64 (N,), or numbers float64 (N,).
+
+        DataError where one has no label.
+        """
+        known = [sample.label for sample in self.samples if sample.label is not None]
+        if self.labelling is None or len(known) < len(self.samples):
+            bare = [sample for sample in self.samples if sample.label is None] or list(self.samples)
             raise DataError(
                 f"{len(bare)} of {len(self.samples)} pictures of {self.name} have no label, the first is "
                 f"{bare[0].path}. "
                 "Put the pictures into one folder per class, or name their classes in a table (--table)."
             )
-        if self.numeric:
-            return np.array([float(str(picture.label)) for picture in self.samples], dtype=np.float64)
-        index = {name: i for i, name in enumerate(self.classes)}
-        return np.array([index[str(picture.label)] for picture in self.samples], dtype=np.int64)
+        return self.labelling.encode(known)
 
     def strata(self) -> np.ndarray:
-        """What every part of a split should have some of, int64 (N,): the class, or the range that a number is in."""
-        return quantile_bins(self.labels()) if self.numeric else self.labels()
+        """What every part of a split should have some of: int64 (N,), or bool (N, S) of samples in several."""
+        y = self.labels()
+        return self.labelling.strata(y) if self.labelling is not None else y
 
     def subset(self, indices: Iterable[int]) -> Source:
-        """The pictures at `indices`, in that order; the classes stay, so labels keep their numbers."""
+        """The samples at `indices`, in that order; the labelling stays, so labels keep their numbers."""
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices))

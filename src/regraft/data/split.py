@@ -18,6 +18,7 @@ import numpy as np
 from regraft.core.errors import DataError
 from regraft.data.facts import Facts
 from regraft.data.source import SPLITS, Source
+from regraft.data.stratify import stratified
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,29 @@ def make_splits(
         "holdout",
         (Round(train, val, test),),
         f"held-out {share} % ({len(test)} pictures), scored once",
-        () if source.numeric else _thin(labels, train),
+        _thin(labels, train, source.labelling.noun) if source.labelling is not None and source.labelling.named else (),
     )
 
 
-def fold_of(keys: Sequence[str], labels: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Fold 0…k−1 of every unit key, int64 (N,): equal keys, equal folds, and added files move no others.
+def folds_for(keys: Sequence[str], strata: np.ndarray, seed: int, k: int = 5) -> np.ndarray:
+    """`fold_of` with at most k folds, and no more than the rarest stratum has samples."""
+    counts = strata.sum(axis=0) if strata.ndim > 1 else np.bincount(strata)
+    return fold_of(keys, strata, max(2, min(k, int(counts[counts > 0].min(initial=len(keys))))), seed)
 
-    A class that falls into one fold alone, so that training without that fold would not know it, is repaired;
-    so is an empty fold, where there are enough units.
+
+def fold_of(keys: Sequence[str], labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Fold 0…k−1 of every unit key, int64 (N,): equal keys, equal folds.
+
+    labels: int64 (N,), of which added files move no others; or bool (N, S) of samples in several strata. A class that
+    falls into one fold alone, so that training without that fold would not know it, is repaired; so is an empty fold,
+    where there are enough units.
     """
     place = {key: _chance(seed, "fold", key) for key in keys}
-    fold = {key: int(value * k) for key, value in place.items()}
-    classes: dict[int, set[str]] = {}
-    for key, label in zip(keys, labels, strict=True):
-        classes.setdefault(int(label), set()).add(key)
-    for members in classes.values():
+    if labels.ndim > 1:
+        fold = stratified(keys, labels, [1 / k] * k, place)
+    else:
+        fold = {key: int(value * k) for key, value in place.items()}
+    for members in _units(keys, labels).values():
         if len(members) > 1 and len({fold[key] for key in members}) == 1:
             moved = max(members, key=lambda key: place[key])
             fold[moved] = (fold[moved] + 1) % k
@@ -186,10 +194,11 @@ def _folded(
 def _carve(keys: Sequence[str], labels: np.ndarray, fraction: float, seed: int, salt: str) -> np.ndarray:
     """Who belongs to the carved part, bool (N,): whole units, every class of two units on both sides."""
     chance = {key: _chance(seed, salt, key) for key in keys}
-    out = {key: value < fraction for key, value in chance.items()}
-    units: dict[int, set[str]] = {}
-    for key, label in zip(keys, labels, strict=True):
-        units.setdefault(int(label), set()).add(key)
+    if labels.ndim > 1:
+        out = {key: part == 1 for key, part in stratified(keys, labels, (1 - fraction, fraction), chance).items()}
+    else:
+        out = {key: value < fraction for key, value in chance.items()}
+    units = _units(keys, labels)
 
     def needed(key: str) -> bool:
         """Whether some class has this unit as its only one on its side."""
@@ -213,6 +222,15 @@ def _carve(keys: Sequence[str], labels: np.ndarray, fraction: float, seed: int, 
     return np.array([out[key] for key in keys], dtype=bool)
 
 
+def _units(keys: Sequence[str], labels: np.ndarray) -> dict[int, set[str]]:
+    """The units of every stratum, from labels int64 (N,) or membership bool (N, S)."""
+    units: dict[int, set[str]] = {}
+    for key, label in zip(keys, labels, strict=True):
+        for stratum in np.flatnonzero(label) if labels.ndim > 1 else (label,):
+            units.setdefault(int(stratum), set()).add(key)
+    return units
+
+
 def _chance(seed: int, salt: str, key: str) -> float:
     """A number in [0, 1) that belongs to (seed, salt, key), the same on every machine."""
     digest = hashlib.sha256(f"{seed}\0{salt}\0{key}".encode(errors="surrogateescape")).digest()
@@ -227,9 +245,12 @@ def _check(train: np.ndarray, test: np.ndarray, name: str) -> None:
         )
 
 
-def _thin(labels: np.ndarray, train: np.ndarray) -> tuple[str, ...]:
-    lost = len(set(labels.tolist()) - set(labels[train].tolist()))
-    return (f"{lost} classes have no training picture, since one group holds all of each.",) if lost else ()
+def _thin(labels: np.ndarray, train: np.ndarray, noun: str) -> tuple[str, ...]:
+    if labels.ndim > 1:
+        lost = int((labels.any(axis=0) & ~labels[train].any(axis=0)).sum())
+    else:
+        lost = len(set(labels.tolist()) - set(labels[train].tolist()))
+    return (f"{lost} {noun} have no training picture, since one group holds all of each.",) if lost else ()
 
 
 def _folder_name(path: Path, part: str) -> str:

@@ -6,29 +6,36 @@ import csv
 import difflib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from regraft.core.errors import DataError, MissingExtraError
 from regraft.data.extensions import EXTENSIONS
-from regraft.data.numbers import are_numbers, parse_number
+from regraft.data.labels import Cells, Labelling, ReadLabels
 from regraft.data.source import SPLITS, Sample
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are what. sample: the file. labels: none where they are withheld."""
+
+    sample: str = "image"
+    labels: tuple[str, ...] = ("label",)
+    group: str | None = None
+    split: str | None = None
 
 
 def read_table(
     table: Path,
     roots: Sequence[Path],
-    image_column: str,
-    label_column: str | None,
-    group_column: str | None,
-    split_column: str | None,
+    columns: Columns,
     skipped: list[str],
-    *,
-    numeric: bool | None = False,
-) -> tuple[list[Sample], bool, str]:
-    """The rows of `table` as pictures, whether their labels are numbers, and the sentence of what was assumed.
+    read_labels: ReadLabels,
+) -> tuple[list[Sample], Labelling | None]:
+    """The rows of `table` as samples, and what their labels were taken for by `read_labels`.
 
-    label_column=None withholds the labels. numeric: True takes labels as numbers only, False as classes, None decides.
+    Without label columns the labels are withheld.
 
     A path is looked for in each of `roots`, then beside the table, with a picture's extension added where it
     has none; an absolute one must exist. Rows without a label are left out and named in `skipped`. A few
@@ -38,53 +45,40 @@ def read_table(
     rows = _rows(table)
     if not rows:
         raise DataError(f"{table} has no rows. It needs a header line and one line per picture.")
-    columns = list(rows[0])
-    for option, name in (
-        ("--image", image_column),
-        ("--label", label_column),
-        ("--group", group_column),
-        ("--split", split_column),
-    ):
-        if name is not None and name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise DataError(
-                f"{table} has no column {name!r} ({option}).{meant} Its columns: {', '.join(columns[:20])}."
-            )
-    assumed = ""
-    if label_column is None:
-        numeric = False
-    elif numeric is None:
-        texts = {number: _text(row[label_column]) for number, row in enumerate(rows, start=2)}
-        numeric, assumed = are_numbers(texts, table, label_column)
+    _check_columns(table, list(rows[0]), columns)
+    cells = Cells(
+        table,
+        columns.labels,
+        {number: tuple(_text(row[c]) for c in columns.labels) for number, row in enumerate(rows, start=2)},
+    )
+    labelling = read_labels(cells) if columns.labels else None
     places = [*roots, table.parent]
     found: list[Sample] = []
     bare: list[int] = []
     missing: list[str] = []
     for number, row in enumerate(rows, start=2):
-        label = _text(row[label_column]) if label_column is not None else None
-        if label_column is not None and label is None:
+        label = None if labelling is None else labelling.read(cells.rows[number], f"{table}, row {number}")
+        if labelling is not None and label is None:
             bare.append(number)
             continue
-        if numeric:
-            label = repr(parse_number(str(label), f"{table}, row {number}, column {label_column!r}"))
-        name = _text(row[image_column])
+        name = _text(row[columns.sample])
         if name is None:
             raise DataError(
-                f"{table}, row {number}: the column {image_column!r} is empty; it names the picture's file."
+                f"{table}, row {number}: the column {columns.sample!r} is empty; it names the picture's file."
             )
         path, exists = _locate(name, places, table, number)
         if not exists:
             missing.append(name)
-        group = _text(row[group_column]) if group_column is not None else None
-        if group_column is not None and group is None:
+        group = _text(row[columns.group]) if columns.group is not None else None
+        if columns.group is not None and group is None:
             raise DataError(
-                f"{table}, row {number}: the column {group_column!r} is empty; every picture needs its group."
+                f"{table}, row {number}: the column {columns.group!r} is empty; every picture needs its group."
             )
-        split = _split(row[split_column], table, number) if split_column is not None else None
+        split = _split(row[columns.split], table, number) if columns.split is not None else None
         found.append(Sample(path, label, group, split))
     if bare:
-        skipped.append(f"{len(bare)} rows of {table} have no {label_column!r}: left out (first: row {bare[0]}).")
+        named = " or ".join(repr(name) for name in columns.labels)
+        skipped.append(f"{len(bare)} rows of {table} have no {named}: left out (first: row {bare[0]}).")
     if len(missing) > len(found) / 2:
         raise DataError(
             f"{len(missing)} of {len(found)} pictures named in {table} do not exist, such as "
@@ -92,7 +86,20 @@ def read_table(
             f"{', '.join(str(place) for place in dict.fromkeys(places))}. Paths are relative to the folder "
             "given, or to the table."
         )
-    return found, bool(numeric), assumed
+    return found, labelling
+
+
+def _check_columns(table: Path, there: Sequence[str], columns: Columns) -> None:
+    for option, name in (
+        ("--image", columns.sample),
+        *(("--label", name) for name in columns.labels),
+        ("--group", columns.group),
+        ("--split", columns.split),
+    ):
+        if name is not None and name not in there:
+            near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"{table} has no column {name!r} ({option}).{meant} Its columns: {', '.join(there[:20])}.")
 
 
 def _rows(table: Path) -> list[dict[str, Any]]:

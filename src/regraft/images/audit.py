@@ -19,16 +19,14 @@ import numpy as np
 from regraft.core.errors import DataError, UnreadableError
 from regraft.data.extensions import EXTENSIONS
 from regraft.data.facts import Facts
+from regraft.data.findings import EXAMPLES, Finding, counted
 from regraft.data.source import Source
 from regraft.images.decode import MAX_PIXELS, decode_thumbnail, default_threads, read_bytes
 from regraft.images.duplicates import Left, exact_copies, near_copies
 from regraft.images.header import Header, read_header
 from regraft.images.likeness import SIDE_PX, dhash
 
-_EXAMPLES: Final = 8
 _SMALL_PX: Final = 32
-_FEW: Final = 5
-_IMBALANCE: Final = 3.0
 
 #: Why a file cannot be used → how the finding says it.
 _BAD: Final = {
@@ -49,22 +47,6 @@ _HANDLED: Final = {
     "exif-rotated": "are turned by their EXIF orientation: they are set upright",
     "colour-profile": "have a colour profile other than sRGB: it is not applied, as in the weights' own preprocessing",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """count pictures (or classes) of one kind, a sentence, up to 8 examples.
-
-    left_out: these pictures do not take part, and `paths` names all of them, not only the examples.
-    """
-
-    kind: str
-    severity: str
-    count: int
-    sentence: str
-    examples: tuple[str, ...] = ()
-    left_out: bool = False
-    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +101,7 @@ def audit(
     thumbnails = np.stack([look.thumbnail for look in looks if look.thumbnail is not None])
 
     contents = [fact.sha256 for fact in facts]
-    exact, left = exact_copies(usable, contents)
+    usable, exact, left = exact_copies(usable, contents)
     gone = {i for one in left for i in one.indices}
     usable, near = near_copies(usable, contents, [fact.dhash for fact in facts], thumbnails, gone)
     findings += [_as_finding(usable, one) for one in (*exact, *left, *near)]
@@ -130,7 +112,8 @@ def audit(
             f"No picture of {source.name} is left after the audit: {' '.join(f.sentence for f in findings)}"
         )
     usable, facts = usable.subset(kept), [facts[i] for i in kept]
-    findings += _class_findings(usable)
+    if usable.labelling is not None:
+        findings += usable.labelling.findings(usable.samples)
     findings += _size_findings(usable, facts)
     findings += [Finding("not-taken", "info", 1, sentence) for sentence in source.skipped]
     order = ("error", "warning", "info")
@@ -178,9 +161,9 @@ def _bad_findings(source: Source, looks: Sequence[_Look]) -> list[Finding]:
     for kind, phrase in _BAD.items():
         indices = [i for i, look in enumerate(looks) if look.bad == kind]
         if indices:
-            sentence = f"{_pictures(len(indices), 'file')} {phrase}: left out."
+            sentence = f"{counted(len(indices), 'file')} {phrase}: left out."
             every = _paths(source, indices)
-            findings.append(Finding(kind, "warning", len(indices), sentence, every[:_EXAMPLES], True, every))
+            findings.append(Finding(kind, "warning", len(indices), sentence, every[:EXAMPLES], True, every))
     return findings
 
 
@@ -189,7 +172,7 @@ def _handled_findings(source: Source, looks: Sequence[_Look]) -> list[Finding]:
     for kind, phrase in _HANDLED.items():
         indices = [i for i, look in enumerate(looks) if kind in look.oddities]
         if indices:
-            sentence = f"{_pictures(len(indices))} {phrase}."
+            sentence = f"{counted(len(indices))} {phrase}."
             findings.append(Finding(kind, "info", len(indices), sentence, _names(source, indices)))
     return findings
 
@@ -209,70 +192,19 @@ def _too_many_bad(source: Source, looks: Sequence[_Look], bad: Sequence[int], ma
 def _as_finding(source: Source, one: Left) -> Finding:
     every = _paths(source, one.indices)
     named = every if one.left_out else ()
-    return Finding(one.kind, one.severity, len(every), one.sentence, every[:_EXAMPLES], one.left_out, named)
-
-
-def _class_findings(source: Source) -> list[Finding]:
-    if any(picture.label is None for picture in source.samples) or not source.classes:
-        return []
-    total = Counter(str(picture.label) for picture in source.samples)
-    tested = Counter(str(picture.label) for picture in source.samples if picture.split == "test")
-    valued = Counter(str(picture.label) for picture in source.samples if picture.split == "val")
-    held = tested or valued
-    findings = []
-    empty = [name for name in source.classes if not total[name]]
-    if empty:
-        sentence = f"No usable picture is left of {_listed(empty)}."
-        findings.append(Finding("empty-class", "error", len(empty), sentence, tuple(empty[:_EXAMPLES])))
-    few = [name for name in source.classes if 0 < total[name] < _FEW]
-    if few:
-        counts = _listed([f"{name} ({total[name]})" for name in few])
-        sentence = (
-            f"{_pictures(len(few), 'class', 'classes')} with fewer than {_FEW} pictures: {counts}. "
-            "Scores on them say little."
-        )
-        findings.append(Finding("few-pictures", "warning", len(few), sentence, tuple(few[:_EXAMPLES])))
-    counted = {name: total[name] for name in source.classes if total[name]}
-    most, least = max(counted, key=lambda name: counted[name]), min(counted, key=lambda name: counted[name])
-    if counted[most] >= _IMBALANCE * counted[least]:
-        sentence = (
-            f"The classes are uneven: {counted[most]} pictures of {most}, {counted[least]} of {least} "
-            f"({counted[most] / counted[least]:.1f} to 1). Read balanced accuracy beside accuracy."
-        )
-        findings.append(Finding("imbalance", "warning", len(counted), sentence, (most, least)))
-    if held:
-        part = "test" if tested else "validation"
-        unseen = [name for name in counted if held[name] == counted[name]]
-        if unseen:
-            sentence = f"Only the {part} part has {_listed(unseen)}: nothing can learn what it never sees."
-            findings.append(Finding("test-only-class", "error", len(unseen), sentence, tuple(unseen[:_EXAMPLES])))
-        untested = [name for name in counted if not held[name]]
-        if untested:
-            sentence = f"The {part} part has no picture of {_listed(untested)}: the scores say nothing about it."
-            findings.append(
-                Finding("train-only-class", "warning", len(untested), sentence, tuple(untested[:_EXAMPLES]))
-            )
-    return findings
+    return Finding(one.kind, one.severity, len(every), one.sentence, every[:EXAMPLES], one.left_out, named)
 
 
 def _size_findings(source: Source, facts: Sequence[Facts]) -> list[Finding]:
     small = [i for i, fact in enumerate(facts) if min(fact.width, fact.height) < _SMALL_PX]
     if not small:
         return []
-    sentence = f"{_pictures(len(small))} smaller than {_SMALL_PX} px on a side: enlarged, they show little."
+    sentence = f"{counted(len(small))} smaller than {_SMALL_PX} px on a side: enlarged, they show little."
     return [Finding("small", "warning", len(small), sentence, _names(source, small))]
 
 
-def _pictures(n: int, noun: str = "picture", plural: str | None = None) -> str:
-    return f"1 {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_EXAMPLES]) + (f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else "")
-
-
 def _names(source: Source, indices: Sequence[int]) -> tuple[str, ...]:
-    return _paths(source, indices[:_EXAMPLES])
+    return _paths(source, indices[:EXAMPLES])
 
 
 def _paths(source: Source, indices: Sequence[int]) -> tuple[str, ...]:

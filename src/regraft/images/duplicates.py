@@ -27,11 +27,11 @@ class Left:
     left_out: bool = False
 
 
-def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], list[Left]]:
-    """Files of equal bytes: (what is only reported, what is left out).
+def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[Source, list[Left], list[Left]]:
+    """Files of equal bytes: (the source, what is only reported, what is left out).
 
-    Copies under different labels are all left out. Of copies across declared parts the test's stay, else the
-    validation's.
+    Copies under labels that contradict each other are all left out; where they do not (several labels of one picture,
+    a folder each), one stays, with all of them. Of copies across declared parts the test's stay, else the validation's.
     """
     sets: dict[str, list[int]] = {}
     for i, value in enumerate(hashes):
@@ -39,22 +39,31 @@ def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], lis
     conflicts: list[int] = []
     leaks: list[int] = []
     same: list[int] = []
+    merged: list[int] = []
+    samples = list(source.samples)
     for members in sets.values():
         if len(members) < 2:
             continue
-        if len({source.samples[i].label for i in members}) > 1:
-            conflicts += members
-            continue
+        labels = [label for i in members if (label := source.samples[i].label) is not None]
+        differ = len(set(labels)) > 1
+        if differ:
+            whole = source.labelling.joined(labels) if source.labelling else None
+            if whole is None:
+                conflicts += members
+                continue
+            for i in members:
+                samples[i] = replace(samples[i], label=whole)
         behind = _behind(source, members)
         leaks += behind
         rest = [i for i in members if i not in behind]
-        same += rest[1:]
+        (merged if differ else same).extend(rest[1:])
+    noun = source.labelling.noun if source.labelling else "labels"
     reported, left = [], []
     if conflicts:
         left.append(Left(
             "label-conflict", "warning", tuple(conflicts),
             f"{len(conflicts)} files are copies of each other under different "
-            f"{'numbers' if source.numeric else 'classes'}: nobody can say which "
+            f"{noun}: nobody can say which "
             "is right, so "
             "all of them are left out.", left_out=True,
         ))  # fmt: skip
@@ -65,6 +74,12 @@ def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], lis
             "part: left out "
             "there, so that the scores are of pictures never seen.", left_out=True,
         ))  # fmt: skip
+    if merged:
+        left.append(Left(
+            "several-labels", "info", tuple(merged),
+            f"{len(merged)} files are exact copies of others under other {noun}: "
+            "each such picture is taken once, with all of them.", left_out=True,
+        ))  # fmt: skip
     if same:
         reported.append(Left(
             "duplicate", "info", tuple(same),
@@ -72,7 +87,7 @@ def exact_copies(source: Source, hashes: Sequence[str]) -> tuple[list[Left], lis
             "one side of a "
             "split.",
         ))  # fmt: skip
-    return reported, left
+    return replace(source, samples=tuple(samples)), reported, left
 
 
 def near_copies(
@@ -91,8 +106,9 @@ def near_copies(
     links += [(i, j) for i, j in alike(hashes, thumbnails) if i not in gone and j not in gone]
     sets = clusters(len(source), links)
     leaks = [i for members in sets for i in _behind(source, members)]
-    # What looks the same may well have one cell more or less: only classes that differ are suspicious.
-    differing = [] if source.numeric else [m for m in sets if len({source.samples[i].label for i in m}) > 1]
+    # What looks the same may well have one cell more or less: classes that differ are suspicious, numbers are not.
+    suspicious = source.labelling is not None and source.labelling.suspicious
+    differing = [m for m in sets if suspicious and len({source.samples[i].label for i in m}) > 1]
     conflicts = [i for members in differing for i in members]
     kept = [[i for i in members if i not in set(leaks)] for members in sets]
     together = [i for members in kept if len({contents[i] for i in members}) > 1 for i in members]

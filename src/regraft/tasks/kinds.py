@@ -1,14 +1,31 @@
-"""Which kind a source of pictures, or a finished model, asks for."""
+"""Which kind a source of samples, or a finished model, asks for."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from regraft.data.classes import class_names
+from regraft.data.labels import Cells, Labelling, ReadLabels
 from regraft.data.source import Source
 from regraft.tasks.classification.kind import ClassKind
 from regraft.tasks.kind import Kind
 from regraft.tasks.packing import PackedClassifier, PackedRegressor
 from regraft.tasks.regression.kind import NumberKind
+from regraft.tasks.regression.labels import NumberColumn, claim, number_column
+
+
+def reading(task: str) -> ReadLabels:
+    """How the labels of a job are read; task: a kind's name, or "auto", where the labels themselves decide."""
+    known: dict[str, ReadLabels] = {"classification": class_names, "regression": number_column, "auto": recognised}
+    return known[task]
+
+
+def recognised(cells: Cells | None) -> Labelling:
+    """The kind that the labels look like."""
+    found, assumed = claim(cells)
+    return found if found is not None else replace(class_names(cells), assumed=assumed)
 
 
 def kind_of(source: Source, labels: np.ndarray, name: str) -> Kind:
@@ -16,7 +33,7 @@ def kind_of(source: Source, labels: np.ndarray, name: str) -> Kind:
 
     labels (N,): of samples that are not for the test in every round; the numbers' mean and deviation are of these.
     """
-    if not source.numeric:
+    if not isinstance(source.labelling, NumberColumn):
         return ClassKind(source.classes)
     return NumberKind(name, float(labels.mean()), float(labels.std()) or 1.0)
 

@@ -40,7 +40,6 @@ from regraft.core.environment import command_line
 from regraft.core.errors import UsageError, unknown_name
 from regraft.core.listener import Listener
 from regraft.core.rundir import RunDirectory
-from regraft.data.numbers import quantile_bins
 from regraft.data.split import fold_of
 from regraft.engine import Machine, launch
 from regraft.images.backbones import create
@@ -50,6 +49,8 @@ from regraft.recipes.frame.budget import Clock
 from regraft.recipes.frame.job import inside, open_run
 from regraft.strategies import ProbeHead, fit_number_probe
 from regraft.tasks.linear import LinearTask
+from regraft.tasks.regression.labels import number_column
+from regraft.tasks.regression.numbers import quantile_bins
 from regraft.tasks.regression.task import Regression
 
 #: What `--method auto` tries.
@@ -111,7 +112,8 @@ def run_adapt_numbers(config: AdaptConfig, *, runs: Path, fresh: bool, listener:
 
     source = read_labelled(
         config.source, table=config.table, image=config.image, label=config.label, group=config.group,
-        max_bad=config.max_bad, seed=config.seed, progress=look, numeric=True,
+        max_bad=config.max_bad, seed=config.seed, progress=look,
+        read_labels=number_column,
     )  # fmt: skip
     target = read_unlabelled(config.target, max_bad=config.max_bad, progress=look)
     backbone = create(config.backbone, config.weights)

@@ -20,7 +20,7 @@ from regraft.images.audit import audit
 from regraft.measure.verdict import format_value
 from regraft.recipes.evaluate.report import EVALUATE
 from regraft.recipes.frame.reporting import publish
-from regraft.tasks.kinds import kind_for
+from regraft.tasks.kinds import kind_for, reading
 from regraft.tasks.regression.kind import NumberKind
 
 
@@ -41,8 +41,10 @@ def run_evaluate(
     folder = artifact_of(model)
     predictor = Predictor.load(folder, device=device)
     kind = kind_for(predictor.packed)
-    numeric = isinstance(kind, NumberKind)
-    source = read_source(list(roots), table=table, image_column=image, label_column=label, group=group, numeric=numeric)
+    read_labels = reading("regression" if isinstance(kind, NumberKind) else "classification")
+    source = read_source(
+        list(roots), table=table, image_column=image, label_column=label, group=group, read_labels=read_labels
+    )
     usable, facts, found = audit(source)
     labels = kind.labels_of(usable)
     listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")

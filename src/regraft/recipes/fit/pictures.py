@@ -12,12 +12,14 @@ from regraft.core.types import InputSpec
 from regraft.data.facts import Facts
 from regraft.data.reading import read_source
 from regraft.data.source import Source
-from regraft.data.split import Splits, fold_of, make_splits
+from regraft.data.split import Splits, folds_for, make_splits
 from regraft.images.audit import Audit, audit
 from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.training import training_transform
 from regraft.images.transform import EvalTransform
 from regraft.recipes.fit.options import FitConfig
+from regraft.tasks.kinds import reading
+from regraft.tasks.regression.labels import NumberColumn
 
 #: The least area of a training crop, and how oblong it may be. A crop shows the same class, but not as many cells, nor
 #: of the same size: of numbers it stays near to what the scored picture shows.
@@ -28,7 +30,7 @@ CLASS_CROP, NUMBER_CROP = (0.35, 4 / 3), (0.75, 10 / 9)
 class Prepared:
     """Usable pictures with what the audit knows of them, and who is in which part.
 
-    labels: class indices int64 (N,), or numbers float64 (N,). strata: what every part should have some of, int64 (N,).
+    labels: y (N, …) as the kind encodes it. strata: what every part should have some of, int64 (N,) or bool (N, S).
     """
 
     source: Source
@@ -55,9 +57,7 @@ class Prepared:
 
     def folds(self, indices: np.ndarray, seed: int, k: int = 5) -> np.ndarray:
         """Fold numbers for a cross-validation inside these pictures; every class with two units is in two folds."""
-        strata = self.strata[indices]
-        k = max(2, min(k, int(np.bincount(strata)[np.unique(strata)].min())))
-        return fold_of(self.units(indices), strata, k, seed)
+        return folds_for(self.units(indices), self.strata[indices], seed, k)
 
 
 def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = None) -> Prepared:
@@ -70,9 +70,9 @@ def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = Non
         group=config.group,
         split_column=config.split,
         test=config.test,
-        numeric={"auto": None, "classification": False, "regression": True}[config.task],
+        read_labels=reading(config.task),
     )
-    config.check_labels(numeric=source.numeric)
+    config.check_labels(numeric=isinstance(source.labelling, NumberColumn))
     usable, facts, report = audit(source, max_bad=config.max_bad, threads=config.threads, progress=progress)
     # Few pictures: one random partition says little, so it is drawn again; solving a probe is cheap, training is not.
     repeats = 3 if config.strategies == ("probe",) else 2
@@ -95,7 +95,7 @@ class Streams:
             side = round(max(self.spec.shape[1:]) * 1.4)
             self._store = PictureStore([p.path for p in self.prepared.source.samples], short_side_px=side)
         batch = max(1, min(config.batch_size, max(4, len(indices) // 8), len(indices)))
-        least, ratio = NUMBER_CROP if self.prepared.source.numeric else CLASS_CROP
+        least, ratio = NUMBER_CROP if isinstance(self.prepared.source.labelling, NumberColumn) else CLASS_CROP
         least = least if config.crop_scale is None else config.crop_scale
         transform = training_transform(
             self.spec, config.augment, scale=least, ratio=ratio, flip=config.flip, colour=config.colour

@@ -17,8 +17,8 @@ NEARLY_ALL = 0.95
 def tell_audit(prepared: Prepared, kind: Kind, listener: Listener) -> None:
     """How many pictures there are, and what of the audit and the split is more than information."""
     report = prepared.audit
-    if prepared.source.assumed:
-        listener.say(prepared.source.assumed)
+    if prepared.source.labelling is not None and prepared.source.labelling.assumed:
+        listener.say(prepared.source.labelling.assumed)
     listener.say(
         f"{report.n_usable} of {report.n_files} pictures {kind.described(prepared.labels)} are usable "
         f"(looked at in {report.seconds:.1f} s)."

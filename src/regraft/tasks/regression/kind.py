@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from regraft.core.errors import DataError
-from regraft.data.numbers import quantile_bins
 from regraft.data.source import Source
 from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval
@@ -22,6 +21,8 @@ from regraft.measure.verdict import format_number, format_value, number_alarms
 from regraft.strategies import KnownClasses, ProbeHead, fit_number_probe
 from regraft.tasks.kind import LOSS_SHARE, Judged, TaskOptions
 from regraft.tasks.packing import PackedRegressor, pack_regression
+from regraft.tasks.regression.labels import NumberColumn
+from regraft.tasks.regression.numbers import quantile_bins
 from regraft.tasks.regression.section import SECTION
 from regraft.tasks.regression.task import Regression, element_losses
 
@@ -149,7 +150,7 @@ class NumberKind:
         }
 
     def labels_of(self, source: Source) -> np.ndarray:
-        if not source.numeric:
+        if not isinstance(source.labelling, NumberColumn):
             raise DataError(
                 f"This model predicts the number {self.name!r}: give --table with a column of numbers, and --label."
             )

@@ -21,6 +21,7 @@ from regraft.measure.verdict import format_gain, format_number
 from regraft.recipes.adapt.report import ADAPT
 from regraft.recipes.frame.reporting import publish
 from regraft.tasks.packing import pack_regression
+from regraft.tasks.regression.section import SECTION
 from regraft.tasks.regression.task import Regression
 
 METRIC = "mae"
@@ -61,7 +62,7 @@ def conclude_numbers(
     errors = {c.name: _source_error(c, held) for c in candidates}
     report: dict[str, Any] = {
         "recipe": ADAPT.recipe,
-        "kind": "regression",
+        "kind": SECTION.name,
         "data": bench.run.path.name.split("-")[2],
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

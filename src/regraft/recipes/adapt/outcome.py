@@ -21,6 +21,7 @@ from regraft.measure.open_set import open_set_figures
 from regraft.measure.probabilities import softmax
 from regraft.recipes.adapt.report import ADAPT
 from regraft.recipes.frame.reporting import publish
+from regraft.tasks.classification.section import SECTION
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack
 from regraft.tasks.prediction import UNKNOWN
@@ -66,7 +67,7 @@ def conclude_adaptation(
             calibration |= _calibration_errors(judged[kept.name], oracle.labels, calibration)
     report: dict[str, Any] = {
         "recipe": ADAPT.recipe,
-        "kind": "classification",
+        "kind": SECTION.name,
         "data": bench.run.path.name.split("-")[2],
         "backbone": config.backbone if config.source_free is None else str(bench.model.backbone.recipe.get("name")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -21,6 +21,7 @@ from regraft.measure.probabilities import softmax
 from regraft.measure.verdict import WORTHWHILE, format_gain, format_value
 from regraft.recipes.frame.reporting import publish
 from regraft.recipes.generalise.report import GENERALISE
+from regraft.tasks.classification.section import SECTION
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack
 
@@ -48,7 +49,7 @@ def conclude_generalisation(
     _write_predictions(models, answers, final, temperature)
     report: dict[str, Any] = {
         "recipe": GENERALISE.recipe,
-        "kind": "classification",
+        "kind": SECTION.name,
         "data": ", ".join(pictures.names),
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

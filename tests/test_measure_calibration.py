@@ -97,8 +97,8 @@ def test_risk_coverage_ends_at_the_error_rate_and_keeps_ties_together() -> None:
     assert risk == pytest.approx([0, 1 / 3, 0.5])
 
 
-def said(gain: tuple[float, float, float], metric: str = "accuracy", name: str = "finetune") -> tuple[str, bool | None]:
-    got = verdict(metric, Interval(0.935, 0.9, 0.97), Interval(0.712, 0.65, 0.78), Interval(*gain), chosen_name=name)
+def said(gain: tuple[float, float, float], metric: str = "accuracy", kept: bool = False) -> tuple[str, bool | None]:
+    got = verdict(metric, Interval(0.935, 0.9, 0.97), Interval(0.712, 0.65, 0.78), Interval(*gain), control_kept=kept)
     return got.sentence, got.helped
 
 
@@ -116,7 +116,7 @@ def test_verdict_says_what_the_interval_allows() -> None:
     sentence, helped = said((0.0, -0.01, 0.01))
     assert sentence.startswith("Transfer did not help: ")
     assert helped is False
-    sentence, helped = said((0.0, 0.0, 0.0), name="scratch")
+    sentence, helped = said((0.0, 0.0, 0.0), kept=True)
     assert "control" in sentence
     assert helped is False
     assert said((-0.2, -0.3, -0.1), metric="nll")[1] is True

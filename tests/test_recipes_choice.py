@@ -13,8 +13,10 @@ import regraft
 from regraft.core.errors import UsageError
 from regraft.core.options import seconds
 from regraft.measure.choice import Candidate, choose, class_losses
+from regraft.recipes.fit import rounds
 from regraft.recipes.fit.options import checked
 from regraft.recipes.fit.outcome import hurried_control
+from regraft.recipes.fit.training import Training, train_candidate
 from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import schedule, usual_epochs
 from regraft.tasks.classification import kind as of_classes
@@ -145,6 +147,17 @@ def test_configuration_mistakes_come_together() -> None:
     assert "--batch-size" in message
 
 
+def test_strategies_are_looked_up_and_stand_in_the_order_of_their_cost() -> None:
+    assert checked(roots=("x",)).strategies == ("probe", "finetune", "scratch")
+    assert checked(roots=("x",), strategies=("scratch", "finetune", "probe")).strategies[-1] == "scratch"
+    with pytest.raises(UsageError, match=r"--strategies takes .*finetune.*; did you mean 'finetune' by 'fintune'"):
+        checked(roots=("x",), strategies=("probe", "fintune"))
+    with pytest.raises(UsageError, match="not a control"):
+        checked(roots=("x",), strategies=("scratch",))
+    with pytest.raises(UsageError, match="not a control"):
+        checked(roots=("x",), strategies=())
+
+
 @pytest.mark.parametrize("refit", [True, False])
 def test_a_probe_is_calibrated_by_the_head_that_is_handed_over(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refit: bool
@@ -186,15 +199,14 @@ def test_random_weights_are_no_control(pictures: Path, tmp_path: Path, monkeypat
         return -float(len(judged)), 0.5, 0.5
 
     judged: list[int] = []
-    real = Workbench.train
 
-    def train(bench: Workbench, name: str, *told: Any, **options: Any) -> Candidate:
-        found = real(bench, name, *told, **options)
+    def train(bench: Workbench, name: str, told: Training) -> Candidate:
+        found = train_candidate(bench, name, told)
         kept[name].append(found.best_step)
         return found
 
     monkeypatch.setattr(of_classes.ClassKind, "selection", lambda self, *told: falling(*told))
-    monkeypatch.setattr(Workbench, "train", train)
+    monkeypatch.setattr(rounds, "train_candidate", train)
     options: dict[str, Any] = {"backbone": "scion:size=64", "epochs": 1, "threads": 2, "refit": False}
     run = regraft.fit(pictures, runs=tmp_path, resamples=100, **options)
     assert run.data.helped and any("had 1.0 epochs" in alarm for alarm in run.data.alarms)

@@ -186,14 +186,14 @@ def test_intervals_contain_their_value_and_pairing_helps() -> None:
 
 def test_the_verdict_reads_errors_the_right_way_round() -> None:
     chosen, control = Interval(2.0, 1.8, 2.2), Interval(3.0, 2.7, 3.3)
-    helped = verdict("mae", chosen, control, Interval(-1.0, -1.3, -0.7), chosen_name="finetune")
+    helped = verdict("mae", chosen, control, Interval(-1.0, -1.3, -0.7))
     assert helped.helped is True and "mean absolute error 2.000 against 3.000" in helped.sentence
-    assert verdict("mae", control, chosen, Interval(1.0, 0.7, 1.3), chosen_name="finetune").helped is False
-    open_ = verdict("mae", chosen, control, Interval(-0.1, -0.3, 0.2), chosen_name="finetune")
+    assert verdict("mae", control, chosen, Interval(1.0, 0.7, 1.3)).helped is False
+    open_ = verdict("mae", chosen, control, Interval(-0.1, -0.3, 0.2))
     assert open_.helped is None
     # A gain of 2 % of 3.0 is 0.06: an interval up to 0.05 rules it out, one up to 0.07 does not.
-    assert verdict("mae", control, control, Interval(0.0, -0.05, 0.05), chosen_name="probe").helped is False
-    assert verdict("mae", control, control, Interval(0.0, -0.07, 0.05), chosen_name="probe").helped is None
+    assert verdict("mae", control, control, Interval(0.0, -0.05, 0.05)).helped is False
+    assert verdict("mae", control, control, Interval(0.0, -0.07, 0.05)).helped is None
 
 
 def test_alarms_of_numbers() -> None:

@@ -60,7 +60,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bootstrap("accuracy", q, y),
         paired_gain("accuracy", p, q, y),
     )
-    said = verdict("accuracy", chosen, control, gain, chosen_name="finetune")
+    said = verdict("accuracy", chosen, control, gain)
     write_report(
         run,
         {

@@ -48,6 +48,7 @@ def fit(
     batch_size: Annotated[int, typer.Option(help="Largest batch; small sets take smaller ones.")] = 32,
     accumulate: Annotated[int, typer.Option(help="Batches per optimiser step.")] = 1,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    schedule: Annotated[str, typer.Option(help="The rate after the warm-up: cosine, constant or step.")] = "cosine",
     label_smoothing: Annotated[float, typer.Option()] = 0.0,
     mixup: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
     cutmix: Annotated[float, typer.Option(help="Beta parameter; 0 = off.")] = 0.0,
@@ -62,6 +63,7 @@ def fit(
     deterministic: Annotated[bool, typer.Option(help="Only deterministic algorithms.")] = False,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(help="How many processes: GPUs, or CPU processes.")] = 1,
+    nodes: Annotated[int, typer.Option(help="How many machines, each of which starts this command.")] = 1,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads that decode pictures.")] = None,
     checkpoint_every: Annotated[str, typer.Option(help="Time between checkpoints.")] = "30s",
@@ -81,9 +83,10 @@ def fit(
         roots=tuple(data or ()), table=table, image=image, label=label, group=group, split=split, test=test,
         max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, task=task,
         strategies=tuple(name.strip() for name in strategies.split(",") if name.strip()), last=last, metric=metric,
-        lr=lr, batch_size=batch_size, accumulate=accumulate, optimizer=optimizer, label_smoothing=label_smoothing,
-        mixup=mixup, cutmix=cutmix, ema=ema, patience=patience, augment=augment, flip=flip, refit=refit, seed=seed,
-        deterministic=deterministic, device=device, devices=devices, precision=precision, threads=threads,
+        lr=lr, batch_size=batch_size, accumulate=accumulate, optimizer=optimizer, schedule=schedule,
+        label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, ema=ema, patience=patience, augment=augment,
+        flip=flip, refit=refit, seed=seed,
+        deterministic=deterministic, device=device, devices=devices, nodes=nodes, precision=precision, threads=threads,
         checkpoint_every_s=seconds(checkpoint_every), tensorboard=tensorboard,
     )  # fmt: skip
     if print_plan:
@@ -134,12 +137,13 @@ def evaluate(
 ) -> None:
     """Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, mistakes."""
     from regraft.recipes.evaluate.job import run_evaluate
+    from regraft.recipes.evaluate.options import EvaluateConfig
 
+    config = EvaluateConfig.checked(
+        model=run, roots=tuple(data or ()), table=table, image=image, label=label, group=group, device=device
+    )
     with Screen() as screen:
-        found = run_evaluate(
-            run, tuple(data or ()), table=table, image=image, label=label, group=group, device=device, runs=runs,
-            listener=screen.listener,
-        )  # fmt: skip
+        found = run_evaluate(config, runs=runs, listener=screen.listener)
     show_report(found, as_json)
 
 
@@ -223,10 +227,16 @@ def demo(
 ) -> None:
     """The main job on real pictures that come with scikit-image: which surface is this?"""
     from regraft.core.options import seconds
-    from regraft.recipes.demo.job import run_demo
+    from regraft.images.demo import make_demo
+    from regraft.recipes.fit.job import run_fit
     from regraft.recipes.fit.options import checked
 
-    config = {"backbone": backbone, "weights": weights, "seed": seed, "budget_s": seconds(budget)}
     with Screen() as screen:
-        run = run_demo(lambda root: checked(roots=(root,), **config), runs=runs, listener=screen.listener)
+        folder = make_demo(runs / "demo-pictures", seed=0)
+        screen.listener.say(f"Which surface is this? Patches of photographs, in {folder} (SOURCES.md names them).")
+        # No refit: in so short a time the control needs its epochs more than the probe the validation pictures.
+        config = checked(
+            roots=(folder,), backbone=backbone, weights=weights, seed=seed, budget_s=seconds(budget), refit=False
+        )
+        run = run_fit(config, runs=runs, listener=screen.listener)
     show_report(run, as_json)

@@ -57,11 +57,17 @@ class MissingExtraError(RegraftError):
         super().__init__(f"{feature} needs an optional dependency: run  pip install 'regraft[{extra}]'")
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, whatever its case; None where none is much like it."""
+    lower = {known_name.lower(): known_name for known_name in sorted(known, reverse=True)}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return lower[near[0]] if near else None
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that no registry has: the nearest match, then the list (at most 40 names)."""
     names = sorted(known)
-    lower = {known_name.lower(): known_name for known_name in reversed(names)}
-    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    meant = f" Did you mean {lower[near[0]]!r}?" if near else ""
+    near = nearest(name, names)
+    meant = f" Did you mean {near!r}?" if near else ""
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
     return UsageError(f"There is no {kind} {name!r}.{meant} Known: {shown}.")

@@ -25,7 +25,7 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: `@strategies.register("probe")`. Raises ValueError where the name is taken."""
+        """Decorator: `@families.register("lenet")`. Raises ValueError where the name is taken."""
 
         def add(item: T) -> T:
             if name in self._items:

@@ -8,7 +8,8 @@ fine-tuning distorts pretrained features (Kumar et al. 2022, arXiv:2202.10054).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,10 @@ from regraft.measure.probabilities import softmax
 
 @dataclass
 class Candidate:
-    """What a candidate reached on the pictures that choices are made on. logits: or numbers (N, 1)."""
+    """What a candidate reached on the pictures that choices are made on. logits: or numbers (N, 1).
+
+    kept: what its strategy found on validation, JSON-ready, for a training without; note: the same for people.
+    """
 
     name: str
     logits: np.ndarray
@@ -31,6 +35,8 @@ class Candidate:
     steps: int = 0
     best_step: int = 0
     stopped: str = "solved"
+    kept: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 #: Differences below this are of the temperatures' search, not of the candidates.

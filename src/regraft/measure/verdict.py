@@ -37,21 +37,21 @@ def verdict(
     control: Interval,
     gain: Interval,
     *,
-    chosen_name: str,
+    control_kept: bool = False,
     same_budget: bool = True,
 ) -> Verdict:
     """What transfer did, in one sentence.
 
     gain = metric(chosen) − metric(control), from `paired_gain`; fractions, not points. Four answers: it
     helped (the interval is above zero), it hurt (below), it did not help (it rules out a gain of 2 points),
-    or no credible difference. A `chosen_name` of "scratch" says that the control itself was kept. For a
+    or no credible difference. control_kept: the control itself was the best on validation. For a
     metric where less is better (nll, ece, mae, rmse) the signs are read the other way round; of an error in
     the labels' unit 2 % of the control's stand for the 2 points. Raises UsageError for an unknown metric.
     """
     metric = metric_of(metric_name)
     name = "" if metric_name == "accuracy" else metric.label + " "
     budget = "same budget" if same_budget else "budgets differ"
-    if chosen_name == "scratch":
+    if control_kept:
         own = f"{name}{format_value(metric_name, chosen.value)} {_bracket(metric_name, chosen)}"
         return Verdict(
             "Transfer did not help: the control trained from "
@@ -84,7 +84,7 @@ def alarms(
     summary: Mapping[str, Any] | None = None,
     n_test: int | None = None,
     validation: float | None = None,
-    chosen_name: str = "",
+    control_kept: bool = False,
 ) -> list[str]:
     """What a reader must know before using the model, one sentence each, gravest first; empty where nothing
     is wrong.
@@ -94,7 +94,7 @@ def alarms(
     than always naming the commonest class, a validation figure outside the test interval, poor calibration,
     and a test set too small.
     """
-    out = _transfer_alarms(metric_name, gain, chosen_name)
+    out = _transfer_alarms(metric_name, gain, control_kept)
     if summary is not None:
         out += _class_alarms(summary)
         ece = summary.get("ece")
@@ -129,7 +129,7 @@ def number_alarms(
     predicted_spread: float,
     gain: Interval | None = None,
     validation: float | None = None,
-    chosen_name: str = "",
+    control_kept: bool = False,
 ) -> list[str]:
     """As `alarms`, for predicted numbers; summary from `measure.number_summary` on the test.
 
@@ -137,7 +137,7 @@ def number_alarms(
     negative transfer, a model no better than always saying the mean, answers that are all but the same, a systematic
     error, a validation figure outside the test interval, and a test set too small.
     """
-    out = _transfer_alarms(metric_name, gain, chosen_name)
+    out = _transfer_alarms(metric_name, gain, control_kept)
     n, r2, bias = int(summary["n"]), summary.get("r2"), summary.get("bias")
     if r2 is not None and r2 <= 0:
         out.append(
@@ -190,9 +190,9 @@ def _bracket(metric_name: str, interval: Interval) -> str:
     return f"[{format_value(metric_name, interval.low)}, {format_value(metric_name, interval.high)}]"
 
 
-def _transfer_alarms(metric_name: str, gain: Interval | None, chosen_name: str) -> list[str]:
+def _transfer_alarms(metric_name: str, gain: Interval | None, control_kept: bool) -> list[str]:
     sign = 1 if metric_of(metric_name).higher_is_better else -1
-    if gain is None or chosen_name == "scratch" or not max(sign * gain.low, sign * gain.high) < 0:
+    if gain is None or control_kept or not max(sign * gain.low, sign * gain.high) < 0:
         return []
     return [
         f"Negative transfer: the chosen model is worse than the control trained from scratch "

@@ -144,7 +144,7 @@ class Kind(Protocol):
         n_test: int,
         gain: Interval | None = None,
         validation: float | None = None,
-        chosen: str = "",
+        control_kept: bool = False,
     ) -> list[str]:
         """What a reader must know before using the model."""
         ...

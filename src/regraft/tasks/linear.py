@@ -15,6 +15,7 @@ class LinearTask(Task):
     def __init__(self, backbone: ImageBackbone, outputs: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.memory_format = getattr(backbone, "memory_format", None)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.feature_dim, outputs)
 
@@ -24,6 +25,10 @@ class LinearTask(Task):
             group: [f"backbone.{name}" for name in names] for group, names in self.backbone.layer_groups().items()
         }
         return {**groups, "head": [f"head.{name}" for name, _ in self.head.named_parameters()]}
+
+    def reset_parameters(self) -> None:
+        self.backbone.reset_parameters()
+        self.head.reset_parameters()
 
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
         """Put a solved head in place: weight (K, D), bias (K,)."""

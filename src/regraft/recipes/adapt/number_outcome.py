@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from regraft.measure.conformal import UNKNOWN
 from regraft.measure.regression import number_bootstrap, number_gain, number_summary
 from regraft.measure.verdict import format_gain, format_number
 from regraft.recipes.adapt.report import ADAPT
+from regraft.recipes.frame.job import Frame
 from regraft.recipes.frame.reporting import publish
 from regraft.tasks.packing import pack_regression
 from regraft.tasks.regression.section import SECTION
@@ -34,8 +35,8 @@ def conclude_numbers(
     decision: Choice,
     oracle: OracleNumbers | None,
     *,
+    frame: Frame,
     first_s: float,
-    spent: Callable[[], float],
     command: str,
 ) -> None:
     """Write predictions, artifact, report.json and report.html. held: numbers of the held-out source pictures."""
@@ -63,7 +64,7 @@ def conclude_numbers(
     report: dict[str, Any] = {
         "recipe": ADAPT.recipe,
         "kind": SECTION.name,
-        "data": bench.run.path.name.split("-")[2],
+        "data": frame.data,
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": METRIC,
@@ -88,7 +89,7 @@ def conclude_numbers(
         "alarms": [*decision.alarms, *_oracle_alarms(gain, decision)],
         "next_steps": decision.next_steps,
         "first_answer_s": round(first_s, 2),
-        "total_s": round(spent(), 2),
+        "total_s": round(frame.clock.spent(), 2),
         "n_train": None if bench.source is None else len(bench.source.source),
         "n_test": None if oracle is None else len(oracle.numbers),
         "n_target": len(target),

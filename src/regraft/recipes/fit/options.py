@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from regraft.core.errors import UsageError
-from regraft.core.options import sentence
+from regraft.core.errors import UsageError, nearest
 from regraft.measure.metrics import METRICS, NUMBER_METRICS
+from regraft.strategies import StrategyOptions
+from regraft.strategies import strategies as registry
+from regraft.strategies.base import by_cost, usual_strategies
 
-CANDIDATES = ("probe", "finetune", "scratch")
 
-
-class FitConfig(BaseModel):
+class FitConfig(StrategyOptions):
     """Options of a fit. The command line has an option for what people change; `regraft.fit` takes every field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     roots: tuple[Path, ...] = ()
     table: Path | None = None
@@ -32,17 +30,14 @@ class FitConfig(BaseModel):
     weights: Path | None = None
 
     task: Literal["auto", "classification", "regression"] = "auto"
-    strategies: tuple[str, ...] = CANDIDATES
-    last: int | None = Field(None, ge=1)
-    norm_statistics: Literal["auto", "keep", "update"] = "auto"
+    strategies: tuple[str, ...] = Field(default_factory=usual_strategies)
     metric: str = "auto"
     budget_s: float | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
-    lr: float | None = Field(None, gt=0)
-    scratch_lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(32, ge=1, le=4096)
     accumulate: int = Field(1, ge=1)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: str = Field("adamw", description="What takes the steps: adamw or sgd.")
+    schedule: str = Field("cosine", description="How the rate falls after the warm-up: cosine, constant or step.")
     weight_decay: float = Field(0.02, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0)
@@ -61,6 +56,9 @@ class FitConfig(BaseModel):
     deterministic: bool = False
     device: str = "auto"
     devices: int = Field(1, ge=1)
+    nodes: int = Field(
+        1, ge=1, description="How many machines, each with that many processes. The same command is started on each."
+    )
     precision: str = "auto"
     threads: int | None = Field(None, ge=1)
     resamples: int = Field(2000, ge=100)
@@ -74,15 +72,31 @@ class FitConfig(BaseModel):
             raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
         return value
 
+    @field_validator("optimizer", "schedule")
+    @classmethod
+    def _registered(cls, value: str, info: ValidationInfo) -> str:
+        # Imported when asked: the registries come with PyTorch, which a look at the options does not need.
+        from regraft.engine.optimizers import optimizers
+        from regraft.engine.schedules import schedules
+
+        (optimizers if info.field_name == "optimizer" else schedules).get(value)
+        return value
+
     @field_validator("strategies")
     @classmethod
-    def _known_candidates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in CANDIDATES]
-        if unknown:
-            raise ValueError(f"takes {', '.join(CANDIDATES)}")
-        if not set(value) & {"probe", "finetune"}:
-            raise ValueError("needs probe or finetune: scratch alone is the control, there would be no transfer")
-        return tuple(name for name in CANDIDATES if name in value)
+    def _known_strategies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in registry:
+                near = nearest(name, registry)
+                meant = f"; did you mean {near!r} by {name!r}?" if near else ""
+                raise ValueError(f"takes {', '.join(by_cost(registry))}{meant}")
+        if all(registry.get(name).control for name in value):
+            controls = ", ".join(name for name in registry if registry.get(name).control)
+            raise ValueError(
+                f"needs at least one strategy that is not a control: {controls} alone is what transfer is measured "
+                "against, there would be no transfer"
+            )
+        return by_cost(value)
 
     @model_validator(mode="after")
     def _somewhere_to_read(self) -> FitConfig:
@@ -102,19 +116,7 @@ class FitConfig(BaseModel):
         if numeric and unfit:
             raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")
 
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready, every default written out. Paths are absolute, so the same command from elsewhere is the same."""
-        values = self.model_dump(mode="json")
-        values["roots"] = [str(path.resolve()) for path in self.roots]
-        for name in ("table", "weights", "test"):
-            path = getattr(self, name)
-            values[name] = None if path is None else str(path.resolve())
-        return values
-
 
 def checked(**values: Any) -> FitConfig:
     """A FitConfig, or a UsageError with every mistake in one sentence each."""
-    try:
-        return FitConfig(**values)
-    except ValidationError as error:
-        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+    return FitConfig.checked(**values)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,23 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from regraft.core.files import write_table, write_text
 from regraft.data.split import Round
-from regraft.engine import predict
 from regraft.measure.bootstrap import Interval
 from regraft.measure.choice import Candidate, choose
-from regraft.measure.embedding import tsne
 from regraft.measure.verdict import verdict
+from regraft.recipes.fit.artifact import write_artifact_of
 from regraft.recipes.fit.report import FIT
+from regraft.recipes.fit.tables import Pooled, write_map, write_plan, write_predictions
 from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import Schedule
 from regraft.recipes.frame.reporting import publish
 from regraft.strategies import ProbeHead
-from regraft.tasks.kind import Calibration, Judged, Tested
+from regraft.strategies.base import control_of
+from regraft.tasks.kind import Judged, Tested
 from regraft.tasks.linear import LinearTask
-
-#: At most this many pictures are placed on the map of features.
-MAP_LIMIT = 1000
 
 
 @dataclass
@@ -56,50 +52,65 @@ class Final:
 
 
 @dataclass(frozen=True)
-class _Pooled:
-    """Test or validation logits of all rounds, one after the other."""
+class Ended:
+    """All that was trained, and what was chosen. first: the first answer. plan: None where nothing trained."""
 
-    indices: np.ndarray
-    rounds: np.ndarray
-    labels: np.ndarray
-    logits: dict[str, np.ndarray]
-
-
-def write_artifact_of(bench: Workbench, task: LinearTask, calibration: Calibration, metrics: Mapping[str, Any]) -> Path:
-    """The run's artifact, with where backbone and labels came from."""
-    config = bench.config
-    provenance = {
-        "recipe": "fit",
-        "run": bench.run.path.name,
-        "backbone": bench.backbone.provenance,
-        "data": [Path(root).name for root in config.roots] or [Path(config.table or "").name],
-        "seed": config.seed,
-    }
-    return bench.kind.pack(bench.run.artifact, task, calibration, provenance=provenance, metrics=metrics)
+    results: Sequence[RoundResult]
+    final: Final
+    chosen: str
+    plan: Schedule | None
+    first: Mapping[str, Any]
 
 
-def conclude(
-    bench: Workbench,
-    *,
-    results: list[RoundResult],
-    final: Final,
-    chosen: str,
-    plan: Schedule | None,
-    first: Mapping[str, Any],
-    spent: Callable[[], float],
-    command: str,
-) -> None:
+@dataclass(frozen=True)
+class _Measured:
+    """The test's figures. control: the control's name, None without one; parts: the chosen one's answers per round;
+    tuning: outputs and labels that the calibration was made from."""
+
+    test: Pooled
+    val: Pooled
+    calibration: Any
+    tuning: tuple[np.ndarray, np.ndarray]
+    answers: dict[str, np.ndarray]
+    parts: list[Tested]
+    intervals: dict[str, Interval]
+    control: str | None
+    gain: Interval | None
+
+
+def conclude(bench: Workbench, ended: Ended, spent: Callable[[], float], command: str) -> None:
     """Write predictions, map, artifact, report.json and report.html."""
     if not bench.machine.is_first:
         return
+    found = _measure(bench, ended)
+    own = found.intervals[ended.chosen]
+    write_artifact_of(
+        bench,
+        ended.final.task,
+        found.calibration,
+        {"metric": bench.metric, "value": own.value, "interval": own.bounds(), "candidate": ended.chosen},
+    )
+    write_predictions(bench, found.test, found.val, found.answers, found.calibration)
+    bench.listener.progress("Drawing the report", 0, 1)
+    write_map(bench, ended.final.task, found.test, found.answers[ended.chosen])
+    write_plan(bench, ended.chosen)
+    report = _report(bench, ended, found)
+    report |= {"reproduce": command, "seed": bench.config.seed, "total_s": round(spent(), 2)}
+    publish(bench.run.path, report)
+    bench.listener.say(str(report["verdict"]))
+
+
+def _measure(bench: Workbench, ended: Ended) -> _Measured:
+    """Calibrate on validation, answer the test, and take figures with their intervals."""
     prepared, metric, config, kind = bench.prepared, bench.metric, bench.config, bench.kind
+    results, final, chosen = ended.results, ended.final, ended.chosen
     test = _pool(results, "test", prepared.labels)
     val = _pool(results, "val", prepared.labels)
     if final.head is not None:  # each of its pictures was held out once in its cross-validation
-        tuning_logits, tuning_labels = final.head.out_of_fold, prepared.labels[final.solved_on]
+        tuning = final.head.out_of_fold, prepared.labels[final.solved_on]
     else:
-        tuning_logits, tuning_labels = val.logits[chosen], val.labels
-    calibration = kind.calibrated(tuning_logits, tuning_labels)
+        tuning = val.logits[chosen], val.labels
+    calibration = kind.calibrated(*tuning)
     groups = prepared.groups(test.indices)
     if len(results) == 1:
         answers = {name: calibration.answers(logits) for name, logits in test.logits.items()}
@@ -115,27 +126,35 @@ def conclude(
         groups = test.indices if groups is None else groups
     options: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed}
     intervals = {name: kind.bootstrap(metric, p, test.labels, **options) for name, p in answers.items()}
-    gain = None
-    if "scratch" in answers:
-        gain = kind.gain(metric, answers[chosen], answers["scratch"], test.labels, **options)
-    own = intervals[chosen]
-    answer = _verdict(bench, chosen, intervals, gain)
-    figures = kind.summary(answers[chosen], test.labels)
+    control, gain = control_of(answers), None
+    if control is not None:
+        gain = kind.gain(metric, answers[chosen], answers[control], test.labels, **options)
+    return _Measured(test, val, calibration, tuning, answers, parts, intervals, control, gain)
+
+
+def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
+    """The fields of the report that are of figures and pictures."""
+    prepared, metric, config, kind = bench.prepared, bench.metric, bench.config, bench.kind
+    results, final, chosen, test = ended.results, ended.final, ended.chosen, found.test
+    own, gain, answers = found.intervals[chosen], found.gain, found.answers[chosen]
+    figures = kind.summary(answers, test.labels)
     validation = {n: float(np.mean([r.candidates[n].value for r in results])) for n in results[0].candidates}
-    write_artifact_of(
-        bench,
-        final.task,
-        calibration,
-        {"metric": metric, "value": own.value, "interval": own.bounds(), "candidate": chosen},
+    sentence, helped = _verdict(bench, ended, found)
+    alarms = kind.alarms(
+        metric,
+        answers,
+        test.labels,
+        own,
+        figures,
+        n_test=len(np.unique(test.indices)),
+        gain=gain,
+        validation=validation[chosen],
+        control_kept=chosen == found.control,
     )
-    _write_predictions(bench, test, val, answers, calibration)
-    bench.listener.progress("Drawing the report", 0, 1)
-    _write_map(bench, final.task, test, answers[chosen])
-    _write_plan(bench, chosen)
-    n_train = len(np.unique(results[0].part.train)) + (len(results[0].part.val) if final.refit else 0)
-    report: dict[str, Any] = {
+    control = None if found.control is None else results[0].candidates[found.control]
+    return {
         "recipe": FIT.recipe,
-        "kind": kind.section.name,
+        "kind": bench.kind.section.name,
         "data": ", ".join(Path(r).name or str(r) for r in config.roots) or Path(config.table or "").name,
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -145,8 +164,8 @@ def conclude(
         "candidates": [
             {
                 "name": name,
-                "value": intervals[name].value,
-                "interval": intervals[name].bounds(),
+                "value": found.intervals[name].value,
+                "interval": found.intervals[name].bounds(),
                 "validation": validation[name],
                 "seconds": sum(r.candidates[name].seconds for r in results),
                 "trained_parameters": results[0].candidates[name].trained_parameters,
@@ -158,46 +177,24 @@ def conclude(
         ],
         "chosen": chosen,
         "transfer_gain": None if gain is None else {"value": gain.value, "interval": gain.bounds()},
-        "verdict": answer[0],
-        "helped": answer[1],
-        "alarms": [
-            *kind.alarms(
-                metric,
-                answers[chosen],
-                test.labels,
-                own,
-                figures,
-                n_test=len(np.unique(test.indices)),
-                gain=gain,
-                validation=validation[chosen],
-                chosen=chosen,
-            ),
-            *hurried_control(plan, results[0].candidates.get("scratch"), answer[1]),
-        ],
-        "first_answer_s": first["seconds"],
-        "first_answer": {k: first[k] for k in ("value", "interval", "how")},
-        "n_train": n_train,
+        "verdict": sentence,
+        "helped": helped,
+        "alarms": [*alarms, *hurried_control(ended.plan, control, helped)],
+        "first_answer_s": ended.first["seconds"],
+        "first_answer": {k: ended.first[k] for k in ("value", "interval", "how")},
+        "n_train": len(np.unique(results[0].part.train)) + (len(results[0].part.val) if final.refit else 0),
         "n_val": len(results[0].part.val),
         "n_test": len(np.unique(test.indices)),
         "evaluated_on": prepared.splits.evaluated_on,
         "summary": figures,
-        "validation_summary": kind.summary(calibration.answers(tuning_logits), tuning_labels),
-        **kind.report(
-            Judged(
-                calibration, answers[chosen], test.logits[chosen], test.labels, (tuning_logits, tuning_labels), parts
-            )
-        ),
+        "validation_summary": kind.summary(found.calibration.answers(found.tuning[0]), found.tuning[1]),
+        **kind.report(Judged(found.calibration, answers, test.logits[chosen], test.labels, found.tuning, found.parts)),
         "audit": prepared.audit.to_json(),
         "notes": [*prepared.splits.notes, *_notes(final, results)],
-        "reproduce": command,
-        "seed": config.seed,
-        "total_s": round(spent(), 2),
     }
-    publish(bench.run.path, report)
-    bench.listener.say(answer[0])
 
 
-def _of_rounds(bench: Workbench, results: list[RoundResult], names: list[str]) -> list[Tested]:
+def _of_rounds(bench: Workbench, results: Sequence[RoundResult], names: Sequence[str]) -> list[Tested]:
     """Test answers of one candidate per round, each calibrated on its own round's validation pictures."""
     parts = []
     for result, name in zip(results, names, strict=True):
@@ -212,20 +209,18 @@ def _joined(parts: list[Tested]) -> np.ndarray:
     return np.concatenate([part.answers for part in parts])
 
 
-def _verdict(
-    bench: Workbench, chosen: str, intervals: Mapping[str, Interval], gain: Interval | None
-) -> tuple[str, bool | None]:
-    metric = bench.metric
-    if gain is None:
-        own = intervals[chosen]
+def _verdict(bench: Workbench, ended: Ended, found: _Measured) -> tuple[str, bool | None]:
+    metric, chosen = bench.metric, ended.chosen
+    own = found.intervals[chosen]
+    if found.control is None or found.gain is None:
         value, low, high = (bench.kind.shown(metric, number) for number in (own.value, own.low, own.high))
         return (
             f"{chosen} reached {value} [{low}, {high}] ({metric.replace('_', ' ')}); "
             "there was no control from scratch, so whether transfer helped is not known.",
             None,
         )
-    found = verdict(metric, intervals[chosen], intervals["scratch"], gain, chosen_name=chosen)
-    return found.sentence, found.helped
+    said = verdict(metric, own, found.intervals[found.control], found.gain, control_kept=chosen == found.control)
+    return said.sentence, said.helped
 
 
 def hurried_control(plan: Schedule | None, control: Candidate | None, helped: bool | None) -> list[str]:
@@ -243,7 +238,7 @@ def hurried_control(plan: Schedule | None, control: Candidate | None, helped: bo
     ]
 
 
-def _notes(final: Final, results: list[RoundResult]) -> list[str]:
+def _notes(final: Final, results: Sequence[RoundResult]) -> list[str]:
     notes = []
     if final.refit and len(results) == 1:
         notes.append(
@@ -259,10 +254,12 @@ def _notes(final: Final, results: list[RoundResult]) -> list[str]:
                 "diverged": "its loss diverged",
             }
             notes.append(f"{name} stopped after {candidate.steps} steps: {reasons[candidate.stopped]}.")
+        if candidate.note:
+            notes.append(f"{name}: {candidate.note}")
     return notes
 
 
-def _pool(results: list[RoundResult], which: str, labels: np.ndarray) -> _Pooled:
+def _pool(results: Sequence[RoundResult], which: str, labels: np.ndarray) -> Pooled:
     parts = [getattr(r.part, which) for r in results]
     indices = np.concatenate(parts)
     names = list(results[0].candidates)
@@ -271,47 +268,4 @@ def _pool(results: list[RoundResult], which: str, labels: np.ndarray) -> _Pooled
         for n in names
     }
     rounds = np.concatenate([np.full(len(part), k) for k, part in enumerate(parts)])
-    return _Pooled(indices, rounds, labels[indices], logits)
-
-
-def _write_predictions(
-    bench: Workbench, test: _Pooled, val: _Pooled, answers: Mapping[str, np.ndarray], calibration: Calibration
-) -> None:
-    rows: dict[str, list[Any]] = defaultdict(list)
-    pictures = bench.prepared.source.samples
-    for split, pooled in (("val", val), ("test", test)):
-        for name in pooled.logits:
-            values = answers[name] if split == "test" else calibration.answers(pooled.logits[name])
-            rows["path"] += [str(pictures[i].path) for i in pooled.indices]
-            rows["split"] += [split] * len(pooled.indices)
-            rows["round"] += pooled.rounds.tolist()
-            rows["candidate"] += [name] * len(pooled.indices)
-            for column, cells in bench.kind.columns(values, pooled.labels).items():
-                rows[column] += cells
-    write_table(bench.run.path / "predictions.parquet", rows)
-
-
-def _write_map(bench: Workbench, task: LinearTask, test: _Pooled, answers: np.ndarray) -> None:
-    """Where the final model's features put the test pictures."""
-    some = np.arange(len(test.indices))
-    if len(some) > MAP_LIMIT:
-        some = np.sort(np.random.default_rng(bench.config.seed).choice(some, MAP_LIMIT, replace=False))
-    stream = bench.streams.plain(test.indices[some])
-    task.to(bench.machine.device)
-    features = predict(task, stream, bench.machine, call=lambda x: task.backbone(x).pooled).outputs.numpy()
-    kept, xy = tsne(features, seed=bench.config.seed, limit=MAP_LIMIT)
-    at = some[kept]
-    pictures = bench.prepared.source.samples
-    rows = {
-        "path": [str(pictures[i].path) for i in test.indices[at]],
-        "split": ["test"] * len(at),
-        **bench.kind.map_columns(answers[at], test.labels[at]),
-        "x": xy[:, 0].tolist(),
-        "y": xy[:, 1].tolist(),
-    }
-    write_table(bench.run.path / "embedding.parquet", rows)
-
-
-def _write_plan(bench: Workbench, chosen: str) -> None:
-    task = bench.task(chosen, None)
-    write_text(bench.run.path / "plan.txt", f"{chosen}\n{bench.plan(chosen, task, bench.config.batch_size)}\n")
+    return Pooled(indices, rounds, labels[indices], logits)

@@ -18,6 +18,7 @@ from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.training import training_transform
 from regraft.images.transform import EvalTransform
 from regraft.recipes.fit.options import FitConfig
+from regraft.strategies.base import trained
 from regraft.tasks.kinds import reading
 from regraft.tasks.regression.labels import NumberColumn
 
@@ -75,7 +76,7 @@ def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = Non
     config.check_labels(numeric=isinstance(source.labelling, NumberColumn))
     usable, facts, report = audit(source, max_bad=config.max_bad, threads=config.threads, progress=progress)
     # Few pictures: one random partition says little, so it is drawn again; solving a probe is cheap, training is not.
-    repeats = 3 if config.strategies == ("probe",) else 2
+    repeats = 2 if trained(config.strategies) else 3
     splits = make_splits(usable, facts, seed=config.seed, repeats=repeats)
     return Prepared(usable, facts, report, splits, usable.labels(), usable.strata())
 

@@ -172,6 +172,8 @@ def prune(
 class HealTask(Task):
     """A cut student learns again what it painted before: ‖S(x) − S₀(x)‖² over ‖S₀(x) − x‖², for streams of content."""
 
+    memory_format = torch.channels_last
+
     def __init__(self, net: StudentNet, before: StudentNet) -> None:
         super().__init__()
         self.net = net

@@ -117,11 +117,11 @@ class ClassKind:
         n_test: int,
         gain: Interval | None = None,
         validation: float | None = None,
-        chosen: str = "",
+        control_kept: bool = False,
     ) -> list[str]:
         return alarms(
             metric_name=metric, chosen=own, gain=gain, summary=figures, n_test=n_test, validation=validation,
-            chosen_name=chosen,
+            control_kept=control_kept,
         )  # fmt: skip
 
     def report(self, judged: Judged) -> dict[str, Any]:

@@ -117,11 +117,11 @@ class NumberKind:
         n_test: int,
         gain: Interval | None = None,
         validation: float | None = None,
-        chosen: str = "",
+        control_kept: bool = False,
     ) -> list[str]:
         return number_alarms(
             metric_name=metric, chosen=own, summary={**figures, "n": n_test}, spread=float(labels.std()),
-            predicted_spread=float(answers.std()), gain=gain, validation=validation, chosen_name=chosen,
+            predicted_spread=float(answers.std()), gain=gain, validation=validation, control_kept=control_kept,
         )  # fmt: skip
 
     def report(self, judged: Judged) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""What strategies can be told: rates, how deep they train, whose statistics normalisation keeps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from regraft.core.options import Options
+
+
+class StrategyOptions(Options):
+    """Options that strategies read; every job that trains candidates has them among its own."""
+
+    last: int | None = Field(None, ge=1)
+    norm_statistics: Literal["auto", "keep", "update"] = "auto"
+    lr: float | None = Field(None, gt=0)
+    scratch_lr: float = Field(1e-3, gt=0)

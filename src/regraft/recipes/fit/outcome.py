@@ -170,6 +170,7 @@ def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
                 "seconds": sum(r.candidates[name].seconds for r in results),
                 "trained_parameters": results[0].candidates[name].trained_parameters,
                 "chosen": name == chosen,
+                "control": name == found.control,
                 "stopped": results[0].candidates[name].stopped,
                 "steps": results[0].candidates[name].steps,
             }

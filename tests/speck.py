@@ -1,4 +1,4 @@
-"""The smallest backbone there is, for artifacts that must be small: 8 features, some hundreds of weights, always the same."""
+"""The smallest backbone there is, for artifacts that must be small: 8 features, always the same weights."""
 
 from __future__ import annotations
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import regraft.recipes.adapt.report
 import regraft.recipes.evaluate.report
 import regraft.recipes.fit.report
-import regraft.recipes.generalise.report
-import regraft.tasks.classification.section
-import regraft.tasks.regression.section  # noqa: F401  (each registers itself)
-from regraft.recipes.frame.reporting import draw
+import regraft.recipes.generalise.report  # noqa: F401  (each job registers what its report is made of)
+from regraft.recipes.frame.reporting import draw, load_section
 from regraft.report.schema import read_report, schema_of, write_report
+from regraft.tasks.kinds import kinds
 
 __all__ = ["draw", "read_report", "schema_of", "write_report"]
+
+for _kind in kinds:
+    load_section(_kind)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from regraft.core.errors import ArtifactError
 from regraft.core.files import replacing
-from regraft.measure import METRICS, NUMBER_METRICS
+from regraft.measure.metrics import named_metrics
 from regraft.report import figures, gathering
 from regraft.report.environment import environment
 from regraft.report.map import HEIGHT, WIDTH, scatter
@@ -28,7 +28,7 @@ def render(run: Path, *, shown: Shown = nothing_shown) -> Path:
     ArtifactError where report.json is missing, of an unknown version, or names a metric that is unknown.
     """
     page = Page(run, read_report(run), shown)
-    known = [*METRICS, *NUMBER_METRICS]
+    known = named_metrics()
     if page.report.metric not in known:
         raise ArtifactError(
             f"{run / 'report.json'} has the metric {page.report.metric!r}; known are {', '.join(known)}."

@@ -50,7 +50,7 @@ def conclude_adaptation(
     config = bench.config
     report: dict[str, Any] = {
         "recipe": ADAPT.recipe,
-        "kind": bench.kind.section.name,
+        "kind": bench.kind.name,
         "data": frame.data,
         "backbone": config.backbone if config.source_free is None else str(bench.model.backbone.recipe.get("name")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -47,7 +47,7 @@ format: $(READY)  ## Let ruff mend and format what it can
 
 docs: $(READY)  ## The documents and the API reference as pages, in site/
 	$(INSTALL) -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY)  ## What each script of bench/ measures; NAME=... ARGS="..." runs one
 ifdef NAME

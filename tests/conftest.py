@@ -16,6 +16,36 @@ Shell = Callable[..., tuple[int, str, str]]
 REPOSITORY = Path(__file__).resolve().parents[1]
 PICTURES_PER_CLASS = 12
 
+# Files whose tests take long: whole commands, trainings, processes, exports. `make quick` leaves them out.
+SLOW = (
+    "test_adapt_*",
+    "test_adaptation_acquisition",
+    "test_adaptation_training",
+    "test_cli*",
+    "test_core_memory",
+    "test_cyclegan_training",
+    "test_demo_pictures",
+    "test_deploy_features",
+    "test_deploy_onnx",
+    "test_engine_precision",
+    "test_engine_processes",
+    "test_engine_resume",
+    "test_recipes_*",
+    "test_start_up",
+    "test_style_export",
+    "test_style_methods",
+    "test_style_networks",
+    "test_style_pruning",
+    "test_style_train",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test of the files above as slow; a single slow test in another file carries the mark itself."""
+    for item in items:
+        if any(item.path.match(f"{pattern}.py") for pattern in SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def two_threads() -> None:

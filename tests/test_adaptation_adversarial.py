@@ -328,6 +328,7 @@ def test_cdan_randomises_a_map_that_is_too_large() -> None:
     assert torch.equal(other.of_features, randomised.of_features)
 
 
+@pytest.mark.slow
 def test_the_randomised_map_keeps_inner_products_on_average() -> None:
     """⟨T(f, g), T(f', g')⟩ has mean ⟨f, f'⟩⟨g, g'⟩; with many coordinates it is near."""
     loss = build(lambda: CDAN(2049, 2, random_dim=40_000, hidden=1))
@@ -438,6 +439,7 @@ def test_the_spectrum_of_any_features() -> None:
     assert spectrum(torch.tensor([[1.0, float("inf")]]), 1).isnan()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DANN", "DomainConfusion", "ADDA"])
 def test_a_learned_shift_closes_the_gap_between_two_clouds(name: str) -> None:
     """The two sides in play: clouds 2 apart, a fresh batch at every step, and the features are target + shift."""

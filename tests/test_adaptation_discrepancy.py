@@ -241,6 +241,7 @@ def test_a_classifier_sees_its_samples_one_by_one() -> None:
     torch.testing.assert_close(net(rows), torch.cat([net(row[None]) for row in rows]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_learned_shift_brings_the_target_to_the_source(name: str) -> None:
     """Two classes, a target 1.8 off, a head that knows the source alone; only the loss moves target + shift."""

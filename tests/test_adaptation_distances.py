@@ -49,6 +49,7 @@ def test_a_distance_is_0_for_one_distribution_and_2_for_two_apart(shape: tuple[i
     assert a_distance(x, normal(shape[0] // 3, shape[1], seed=1, mean=8)) == 2
 
 
+@pytest.mark.slow
 def test_a_distance_lies_between_by_the_best_linear_error() -> None:
     # Two unit Gaussians whose means are 2 apart: the best classifier errs at Φ(−1) = 0.1587.
     x, y = normal(3000, 2, seed=0), normal(3000, 2, seed=1)

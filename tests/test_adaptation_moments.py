@@ -189,6 +189,7 @@ def test_the_loss_is_the_formula(case: str, n: int, m: int) -> None:
     assert value(loss, a) == pytest.approx(formula(a)(a), rel=2e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_gradient_is_the_formulas_finite_difference(case: str) -> None:
     """In float64 on the formula, whose bandwidth, range and weight stay as the loss detaches them."""
@@ -328,6 +329,7 @@ def error(sample: np.ndarray) -> float:
     return float(sample.std(ddof=1) / np.sqrt(len(sample)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 12)])
 def test_the_unbiased_estimate_is_zero_on_average_where_domains_agree(n: int, m: int) -> None:
     unbiased, biased = draws(True, n, m), draws(False, n, m)

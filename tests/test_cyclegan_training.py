@@ -15,7 +15,7 @@ from regraft.core.types import Rule, Task
 from regraft.engine import FitSettings, StepRecord, fit
 from regraft.engine.checkpoint import load_checkpoint
 from regraft.recipes.translate.figures import mean_ssim
-from regraft.recipes.translate.job import BETAS
+from regraft.recipes.translate.training import BETAS
 from regraft.style.translation.cyclegan import (
     CycleGAN,
     DiscriminatorSettings,

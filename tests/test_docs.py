@@ -23,10 +23,15 @@ from regraft.style.base import methods
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.zh-CN.md")
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), REPOSITORY / "bench" / "README.md"])
+FIGURES = ("docs/figures.md", "docs/figures.zh-CN.md")
+VERBS = REPOSITORY / "docs" / "verbs"
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "bench" / "README.md"])
 CARD = REPOSITORY / "src" / "regraft" / "weights" / "scion.card.md"
 FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 SCRIPT = re.compile(r"bench/[\w/]+\.py")
+ONE_SIDED = {"README.md", "docs/figures.md"}  # links to the same document in the other language
+# Options of the whole command, of other programs and of the scripts in bench/.
+ELSEWHERE = {"--shared", "--tutorial", "--fit-options", "--require-hashes", "--version"}
 
 
 def blocks(text: str, kind: str) -> list[str]:
@@ -79,14 +84,20 @@ def test_other_examples_are_python(path: Path) -> None:
 
 
 def commands() -> dict[str, set[str]]:
-    """Every verb of the command line with its options; of a group, those of all its commands."""
+    """Every verb of the command line with its options; of a group, those of all its commands, and each by itself."""
     group: Any = typer.main.get_command(app)
     found = {}
     for name, verb in group.commands.items():
-        params = [item for one in (verb, *getattr(verb, "commands", {}).values()) for item in one.params]
-        options = {option for item in params for option in (*item.opts, *item.secondary_opts) if option[0] == "-"}
-        found[name] = options | {"--help", "--debug"}
+        parts = getattr(verb, "commands", {})
+        found[name] = options_of(verb, *parts.values())
+        found |= {f"{name} {part}": options_of(one) for part, one in parts.items()}
     return found
+
+
+def options_of(*verbs: Any) -> set[str]:
+    params = [item for verb in verbs for item in verb.params]
+    options = {option for item in params for option in (*item.opts, *item.secondary_opts) if option[0] == "-"}
+    return options | {"--help", "--debug"}
 
 
 def wrong_commands(text: str) -> list[str]:
@@ -98,7 +109,8 @@ def wrong_commands(text: str) -> list[str]:
     for line in (line for line in lines if line.startswith("regraft ")):
         words = shlex.split(line, comments=True)
         used = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
-        if words[1] not in known or not used <= known[words[1]]:
+        verb = " ".join(words[1:3]) if " ".join(words[1:3]) in known else words[1]
+        if verb not in known | {"--version": set()} or not used <= known.get(verb, set()):
             wrong.append(line)
     return wrong
 
@@ -106,14 +118,14 @@ def wrong_commands(text: str) -> list[str]:
 def strange_options(text: str) -> set[str]:
     """Options named anywhere in the prose that no verb has."""
     every = set().union(*commands().values())
-    return set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", " ".join(re.findall(r"`[^`\n]+`", prose(text))))) - every
+    return set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", " ".join(re.findall(r"`[^`\n]+`", prose(text))))) - every
 
 
-@pytest.mark.parametrize("name", [*READMES, "docs/adding.md", "docs/architecture.md", "docs/style.md"])
-def test_commands_and_options_exist(name: str) -> None:
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if "regraft " in path.read_text("utf-8")], ids=named)
+def test_commands_and_options_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     assert wrong_commands(text) == []
-    assert strange_options(text) == set()
+    assert strange_options(text) - ELSEWHERE == set()
 
 
 def test_the_check_of_commands_sees_what_is_wrong() -> None:
@@ -124,9 +136,29 @@ def test_the_check_of_commands_sees_what_is_wrong() -> None:
     assert strange_options(text) == {"--no-such"}
 
 
-def test_every_verb_is_in_the_readme() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert [verb for verb in commands() if f"regraft {verb}" not in text and f"make {verb}" not in text] == []
+def test_every_verb_has_its_page() -> None:
+    # `regraft style PHOTO` and `regraft style picture` are one.
+    verbs = {verb.replace(" ", "-") for verb in commands()} - {"style-picture"}
+    assert {page.stem for page in VERBS.glob("*.md")} == verbs
+    navigation = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [verb for verb in verbs if f": verbs/{verb}.md" not in navigation] == []
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert [verb for verb in verbs if "-" not in verb and f"docs/verbs/{verb}.md" not in readme] == []
+    for verb in verbs:
+        shown = "\n".join(blocks((VERBS / f"{verb}.md").read_text(encoding="utf-8"), ""))
+        assert f"regraft {verb.replace('-', ' ')}" in shown, f"{verb}.md shows no example"
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    lines = {name: len((REPOSITORY / name).read_text(encoding="utf-8").splitlines()) for name in READMES}
+    assert {name: n for name, n in lines.items() if n > 130} == {}
+
+
+def test_the_reference_names_modules_that_exist() -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (REPOSITORY / "docs" / "reference").glob("*.md"))
+    modules = re.findall(r"^::: (.+)$", pages, re.M)
+    assert len(modules) >= 20
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
 
 def outline(text: str) -> dict[str, Any]:
@@ -137,10 +169,10 @@ def outline(text: str) -> dict[str, Any]:
         "headings": [line.split(" ")[0] for line in bare.splitlines() if line.startswith("#")],
         "code": FENCED.findall(text),
         "rows": [line.count("|") for line in rows],
-        "numbers": [sorted(re.findall(r"\d+(?:\.\d+)?", line)) for line in figures(text)],
+        "numbers": [sorted(re.findall(r"\d+(?:\.\d+)?", line)) for line in figures(text) or rows],
         "points": sum(line.startswith("- ") for line in bare.splitlines()),
         "options": sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", bare))),
-        "links": sorted(set(re.findall(r"\]\(([^)]+)\)", bare)) - set(READMES)),
+        "links": sorted({link for link in re.findall(r"\]\(([^)]+)\)", bare) if "zh-CN" not in link} - ONE_SIDED),
     }
 
 
@@ -150,13 +182,25 @@ def figures(text: str) -> list[str]:
     return [line for line in inside.splitlines() if line.startswith("|")][2:]
 
 
-def test_both_readmes_say_the_same() -> None:
-    english, chinese = (outline((REPOSITORY / name).read_text(encoding="utf-8")) for name in READMES)
+@pytest.mark.parametrize("pair", [READMES, FIGURES], ids=lambda pair: pair[0])
+def test_both_languages_say_the_same(pair: tuple[str, str]) -> None:
+    english, chinese = (outline((REPOSITORY / name).read_text(encoding="utf-8")) for name in pair)
     for part in english:
         assert english[part] == chinese[part], part
 
 
-@pytest.mark.parametrize("name", READMES)
+def test_the_results_of_the_readme_are_in_the_figures() -> None:
+    """Every number of the five rows, in one row of the figures at least."""
+    readme = prose((REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    rows = readme.partition("## Five results")[2].partition("\n## ")[0].splitlines()
+    results = [row for row in rows if row.startswith("|")][2:]
+    known = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(figures((REPOSITORY / FIGURES[0]).read_text("utf-8")))))
+    assert len(results) == 5
+    for row in results:
+        assert set(re.findall(r"\d+\.\d+", row)) <= known, row
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_measured_figure_has_its_script(name: str) -> None:
     rows = figures((REPOSITORY / name).read_text(encoding="utf-8"))
     assert len(rows) >= 10

@@ -42,7 +42,6 @@ MANY_PARAMETERS = {
     "images/backbones/onnx_trace.py:_average_pool": 9,
     "images/backbones/onnx_trace.py:_convolution": 11,
     "images/stream.py:PictureStream.__init__": 13,
-    "recipes/evaluate/job.py:run_evaluate": 9,
     "recipes/style/job.py:_one": 9,
     "recipes/style/prune.py:run_prune_style": 11,
     "style/methods/gatys.py:Gatys._optimise": 9,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from regraft.core.errors import UsageError
-from regraft.core.options import sentence
+from regraft.core.options import Options
 
 #: What `--method auto` tries, cheap to costly; the trained ones as far as the budget reaches.
 AUTO = ("standardise", "CORAL", "AdaBN", "MCC", "SHOT", "CDAN+E", "DAN", "acquisition")
@@ -20,10 +19,8 @@ AUTO_OPEN = ("standardise", "CORAL", "AdaBN", OPEN_ALONE, "CDAN+E", "DAN")
 PRIORS = ("BBSE", "EM-prior")
 
 
-class AdaptConfig(BaseModel):
+class AdaptConfig(Options):
     """Options of `regraft adapt`; `regraft.adapt` takes every field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: tuple[Path, ...] = ()
     target: tuple[Path, ...] = ()
@@ -105,20 +102,7 @@ class AdaptConfig(BaseModel):
         source = "+".join(path.resolve().name for path in self.source) or (self.table.stem if self.table else "run")
         return f"{source}_to_{self.target[0].resolve().name}"
 
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready, every default written out, paths absolute."""
-        values = self.model_dump(mode="json")
-        for name in ("source", "target"):
-            values[name] = [str(path.resolve()) for path in getattr(self, name)]
-        for name in ("table", "weights", "oracle", "source_free"):
-            path = getattr(self, name)
-            values[name] = None if path is None else str(path.resolve())
-        return values
-
 
 def checked_adapt(**values: Any) -> AdaptConfig:
     """An AdaptConfig, or a UsageError with every mistake in one sentence each."""
-    try:
-        return AdaptConfig(**values)
-    except ValidationError as error:
-        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+    return AdaptConfig.checked(**values)

@@ -17,11 +17,13 @@ from regraft.cli import (  # noqa: F401
     translating,
 )
 from regraft.cli.app import app, err
+from regraft.core.clock import begin_command
 from regraft.core.errors import RegraftError, UsageError
 
 
 def main() -> None:
     """Entry point: errors become one sentence; `--debug` anywhere gives the traceback."""
+    begin_command()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

@@ -134,12 +134,13 @@ def evaluate(
 ) -> None:
     """Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, mistakes."""
     from regraft.recipes.evaluate.job import run_evaluate
+    from regraft.recipes.evaluate.options import EvaluateConfig
 
+    config = EvaluateConfig.checked(
+        model=run, roots=tuple(data or ()), table=table, image=image, label=label, group=group, device=device
+    )
     with Screen() as screen:
-        found = run_evaluate(
-            run, tuple(data or ()), table=table, image=image, label=label, group=group, device=device, runs=runs,
-            listener=screen.listener,
-        )  # fmt: skip
+        found = run_evaluate(config, runs=runs, listener=screen.listener)
     show_report(found, as_json)
 
 
@@ -223,10 +224,16 @@ def demo(
 ) -> None:
     """The main job on real pictures that come with scikit-image: which surface is this?"""
     from regraft.core.options import seconds
-    from regraft.recipes.demo.job import run_demo
+    from regraft.images.demo import make_demo
+    from regraft.recipes.fit.job import run_fit
     from regraft.recipes.fit.options import checked
 
-    config = {"backbone": backbone, "weights": weights, "seed": seed, "budget_s": seconds(budget)}
     with Screen() as screen:
-        run = run_demo(lambda root: checked(roots=(root,), **config), runs=runs, listener=screen.listener)
+        folder = make_demo(runs / "demo-pictures", seed=0)
+        screen.listener.say(f"Which surface is this? Patches of photographs, in {folder} (SOURCES.md names them).")
+        # No refit: in so short a time the control needs its epochs more than the probe the validation pictures.
+        config = checked(
+            roots=(folder,), backbone=backbone, weights=weights, seed=seed, budget_s=seconds(budget), refit=False
+        )
+        run = run_fit(config, runs=runs, listener=screen.listener)
     show_report(run, as_json)

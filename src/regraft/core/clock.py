@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 _IMPORTED = time.monotonic()
+_command = False
 
 
 def seconds_since_start() -> float:
@@ -17,3 +18,18 @@ def seconds_since_start() -> float:
         return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return time.monotonic() - _IMPORTED
+
+
+def begin_command() -> None:
+    """Say that this process is there for one command: its job's time then counts from the process's own start."""
+    global _command
+    _command = True
+
+
+def job_began_s() -> float:
+    """When a job that is called now began, on the scale of `seconds_since_start`.
+
+    For a command that is the process's start. In a program or a notebook it is now: what was done before is not the
+    job's, and would eat its budget.
+    """
+    return 0.0 if _command else seconds_since_start()

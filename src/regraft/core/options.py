@@ -3,9 +3,42 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from regraft.core.errors import UsageError
+
+
+class Options(BaseModel):
+    """The options of one command: checked as a whole, written out in full into `config.yaml`, never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """The options, or a UsageError with every mistake in one sentence each."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready, every default written out. Paths are absolute, so the same command from elsewhere is the same."""
+        values = self.model_dump(mode="json")
+        for name in type(self).model_fields:
+            values[name] = _absolute(getattr(self, name), values[name])
+        return values
+
+
+def _absolute(value: Any, dumped: Any) -> Any:
+    """`dumped` with the paths of `value`, of which it is the JSON form, made absolute."""
+    if isinstance(value, Path):
+        return str(value.resolve())
+    if isinstance(value, tuple):
+        return [_absolute(inner, plain) for inner, plain in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def sentence(item: Any) -> str:

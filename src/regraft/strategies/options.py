@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from regraft.core.options import Options
 
 
-class StrategyOptions(BaseModel):
+class StrategyOptions(Options):
     """Options that strategies read; every job that trains candidates has them among its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     last: int | None = Field(None, ge=1)
     norm_statistics: Literal["auto", "keep", "update"] = "auto"

@@ -5,20 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from regraft.adaptation.generalisation.methods import generalisers
-from regraft.core.errors import UsageError, unknown_name
-from regraft.core.options import sentence
+from regraft.core.errors import unknown_name
+from regraft.core.options import Options
 
 #: What `--method auto` tries, simplest first: a later one has to be credibly better to be chosen.
 AUTO = ("ERM", "Mixup", "GroupDRO", "IRM", "SWAD")
 
 
-class GeneraliseConfig(BaseModel):
+class GeneraliseConfig(Options):
     """Options of `regraft generalise`; `regraft.generalise` takes every field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     roots: tuple[Path, ...] = ()
     group: str | None = None
@@ -57,20 +55,10 @@ class GeneraliseConfig(BaseModel):
         asked = (n for name in self.methods for n in (AUTO if name == "auto" else (name,)))
         return tuple(dict.fromkeys(("ERM", *asked)))
 
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready, every default written out, paths absolute."""
-        values = self.model_dump(mode="json")
-        values["roots"] = [str(path.resolve()) for path in self.roots]
-        values["weights"] = None if self.weights is None else str(self.weights.resolve())
-        return values
-
 
 def checked_generalise(**values: Any) -> GeneraliseConfig:
     """A GeneraliseConfig, or a UsageError with every mistake in one sentence each."""
-    try:
-        config = GeneraliseConfig(**values)
-    except ValidationError as error:
-        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+    config = GeneraliseConfig.checked(**values)
     for name in config.names:
         if name not in generalisers:
             raise unknown_name("generalisation method", name, [*generalisers.names(), "auto"])

@@ -7,7 +7,6 @@ the negative-transfer alarm; `--oracle` is checked at the start and handed to th
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +37,12 @@ from regraft.core.errors import UsageError, unknown_name
 from regraft.core.files import read_json, write_json
 from regraft.core.listener import Listener
 from regraft.core.rundir import artifact_of
-from regraft.engine import launch
+from regraft.engine import Machine
 from regraft.images.backbones import create
 from regraft.images.backbones.catalogue import parse
 from regraft.recipes.adapt.outcome import conclude_adaptation
-from regraft.recipes.frame.budget import Clock
-from regraft.recipes.frame.job import inside, open_run
+from regraft.recipes.frame.clock import Clock
+from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import unpack
 
@@ -54,58 +53,69 @@ RESERVE_S = 15.0
 LEADING, DECISION_S = 2, 1.5
 
 
+@dataclass(frozen=True)
+class Domains:
+    """What was read: both domains, the model to begin with, and labelled target pictures for figures alone."""
+
+    source: Labelled | None
+    target: Unlabelled
+    model: Classification
+    classes: tuple[str, ...]
+    oracle: Oracle | None
+
+
+class Adapt(Job[AdaptConfig, Domains]):
+    """`regraft adapt` of classes."""
+
+    recipe = "adapt"
+
+    def check(self, options: AdaptConfig) -> None:
+        methods = method_names(options)
+        if options.keep is not None and options.keep not in (*methods, SOURCE_ONLY):
+            raise UsageError(
+                f"--keep {options.keep} is none of the candidates {', '.join((SOURCE_ONLY, *methods))}: "
+                "name it by --method, too."
+            )
+        chosen_validators(options.validators, with_source=options.source_free is None, setting=options.setting)
+        if options.source_free is None:
+            parse(options.backbone)
+
+    def prepare(self, options: AdaptConfig, machine: Machine, listener: Listener) -> Brief[Domains]:
+        look, source = look_with(listener), None
+        if options.source:
+            source = read_labelled(
+                options.source, table=options.table, image=options.image, label=options.label, group=options.group,
+                max_bad=options.max_bad, seed=options.seed, progress=look,
+            )  # fmt: skip
+        target = read_unlabelled(options.target, max_bad=options.max_bad, progress=look)
+        model, classes, backbone_name = _start(options, source)
+        _check_priors(options, pretrained=bool(model.backbone.provenance))
+        oracle = None
+        if options.oracle is not None:
+            keep_unknown = options.setting == "open"
+            oracle = read_oracle(options.oracle, classes, max_bad=options.max_bad, keep_unknown=keep_unknown)
+        domains = Domains(source, target, model, classes, oracle)
+        return Brief(domains, options.data_name, backbone_name, split_record(source, target))
+
+    def work(self, options: AdaptConfig, material: Domains, frame: Frame) -> None:
+        if frame.machine.is_first:
+            _tell(material.source, material.target, material.oracle, frame.listener)
+        bench = AdaptBench(
+            options, material.source, material.target, material.model, material.classes, frame.machine, frame.run,
+            frame.listener,
+        )  # fmt: skip
+        _Adapting(bench, method_names(options), material.oracle, frame).everything()
+
+
 def run_adapt(
     config: AdaptConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
-    listener = listener or Listener()
     if config.task == "regression":
-        from regraft.recipes.adapt.numbers import run_adapt_numbers  # the rarer way
+        from regraft.recipes.adapt.numbers import AdaptNumbers  # the rarer way
 
-        return run_adapt_numbers(config, runs=runs, fresh=fresh, listener=listener)
-    methods = method_names(config)
-    if config.keep is not None and config.keep not in (*methods, SOURCE_ONLY):
-        raise UsageError(
-            f"--keep {config.keep} is none of the candidates {', '.join((SOURCE_ONLY, *methods))}: "
-            "name it by --method, too."
-        )
-    chosen_validators(config.validators, with_source=config.source_free is None, setting=config.setting)
-    if config.source_free is None:
-        parse(config.backbone)
-    machine = launch(
-        device=config.device,
-        devices=config.devices,
-        precision=config.precision,
-        seed=config.seed,
-        deterministic=config.deterministic,
-    )
-    listener = listener if machine.is_first else Listener()
-
-    def look(done: int, total: int) -> None:
-        assert listener is not None
-        listener.progress("Looking at the pictures", done, total)
-
-    source = None
-    if config.source:
-        source = read_labelled(
-            config.source, table=config.table, image=config.image, label=config.label, group=config.group,
-            max_bad=config.max_bad, seed=config.seed, progress=look,
-        )  # fmt: skip
-    target = read_unlabelled(config.target, max_bad=config.max_bad, progress=look)
-    model, classes, backbone_name = _start(config, source)
-    _check_priors(config, pretrained=bool(model.backbone.provenance))
-    oracle = None
-    if config.oracle is not None:
-        oracle = read_oracle(config.oracle, classes, max_bad=config.max_bad, keep_unknown=config.setting == "open")
-    run, resumed = open_run("adapt", config.data_name, backbone_name, config.plain(), machine, runs=runs, fresh=fresh)
-    bench = AdaptBench(config, source, target, model, classes, machine, run, listener)
-
-    def work() -> None:
-        if machine.is_first:
-            _tell(source, target, oracle, bench.listener)
-        _Adapting(bench, methods, oracle, Clock(run)).everything()
-
-    return inside(run, resumed, machine, config.seed, split_record(source, target), listener, work)
+        return run_job(AdaptNumbers(), config, runs=runs, fresh=fresh, listener=listener)
+    return run_job(Adapt(), config, runs=runs, fresh=fresh, listener=listener)
 
 
 def method_names(config: AdaptConfig) -> tuple[str, ...]:
@@ -179,8 +189,12 @@ class _Adapting:
     bench: AdaptBench
     methods: tuple[str, ...]
     oracle: Oracle | None
-    clock: Clock
+    frame: Frame
     first_s: float | None = None
+
+    @property
+    def clock(self) -> Clock:
+        return self.frame.clock
 
     def everything(self) -> None:
         bench = self.bench
@@ -193,11 +207,9 @@ class _Adapting:
         if bench.machine.is_first:
             # From here on nothing is chosen any more: the oracle's labels may be used.
             conclude_adaptation(
-                bench, candidates, decision, self.oracle, first_s=self.first_s, spent=self.clock.spent,
+                bench, candidates, decision, self.oracle, frame=self.frame, first_s=self.first_s,
                 command=command_line(),
             )  # fmt: skip
-            shutil.rmtree(bench.run.path / "work", ignore_errors=True)
-            bench.run.done()
 
     def _on_features(self) -> list[Adapted]:
         """The first answer, and with `tune` on features every method that was asked for, in seconds each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from regraft.measure.bootstrap import Interval
 from regraft.measure.conformal import UNKNOWN
 from regraft.measure.regression import number_bootstrap, number_gain, number_summary
 from regraft.measure.verdict import format_gain, format_number
+from regraft.recipes.frame.job import Frame
 from regraft.report.schema import write_report
 from regraft.tasks.packing import pack_regression
 from regraft.tasks.regression.task import Regression
@@ -32,8 +33,8 @@ def conclude_numbers(
     decision: Choice,
     oracle: OracleNumbers | None,
     *,
+    frame: Frame,
     first_s: float,
-    spent: Callable[[], float],
     command: str,
 ) -> None:
     """Write predictions, artifact, report.json and report.html. held: numbers of the held-out source pictures."""
@@ -60,7 +61,7 @@ def conclude_numbers(
     errors = {c.name: _source_error(c, held) for c in candidates}
     report: dict[str, Any] = {
         "recipe": "adapt",
-        "data": bench.run.path.name.split("-")[2],
+        "data": frame.data,
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": METRIC,
@@ -85,7 +86,7 @@ def conclude_numbers(
         "alarms": [*decision.alarms, *_oracle_alarms(gain, decision)],
         "next_steps": decision.next_steps,
         "first_answer_s": round(first_s, 2),
-        "total_s": round(spent(), 2),
+        "total_s": round(frame.clock.spent(), 2),
         "n_train": None if bench.source is None else len(bench.source.source),
         "n_test": None if oracle is None else len(oracle.numbers),
         "n_target": len(target),

@@ -6,10 +6,8 @@ classes follow; the target's numbers, if there is an oracle, are handed to the o
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ import torch
 from regraft.adaptation.base import losses
 from regraft.adaptation.domains import (
     Labelled,
+    OracleNumbers,
     Unlabelled,
     read_labelled,
     read_oracle_numbers,
@@ -41,12 +40,12 @@ from regraft.core.errors import UsageError, unknown_name
 from regraft.core.listener import Listener
 from regraft.core.rundir import RunDirectory
 from regraft.data.split import fold_of
-from regraft.engine import Machine, launch
+from regraft.engine import Machine
 from regraft.images.backbones import create
 from regraft.images.backbones.base import ImageBackbone
 from regraft.recipes.adapt.number_outcome import conclude_numbers
-from regraft.recipes.frame.budget import Clock
-from regraft.recipes.frame.job import inside, open_run
+from regraft.recipes.frame.clock import Clock
+from regraft.recipes.frame.job import Brief, Frame, Job, look_with
 from regraft.strategies import ProbeHead, fit_number_probe
 from regraft.tasks.linear import LinearTask
 from regraft.tasks.regression.labels import number_column
@@ -97,57 +96,61 @@ class NumberBench(AdaptBench):
         return self.source.labels[self.source.held]
 
 
-def run_adapt_numbers(config: AdaptConfig, *, runs: Path, fresh: bool, listener: Listener) -> Path:
-    """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
-    methods = number_methods(config.methods)
-    chosen = number_tools(config.validators)
-    machine = launch(
-        device=config.device, devices=config.devices, precision=config.precision, seed=config.seed,
-        deterministic=config.deterministic,
-    )  # fmt: skip
-    listener = listener if machine.is_first else Listener()
+@dataclass(frozen=True)
+class NumberDomains:
+    """What was read: a source with numbers, a target without, a pretrained network, and numbers for figures alone."""
 
-    def look(done: int, total: int) -> None:
-        listener.progress("Looking at the pictures", done, total)
+    source: Labelled
+    target: Unlabelled
+    backbone: ImageBackbone
+    oracle: OracleNumbers | None
 
-    source = read_labelled(
-        config.source, table=config.table, image=config.image, label=config.label, group=config.group,
-        max_bad=config.max_bad, seed=config.seed, progress=look,
-        read_labels=number_column,
-    )  # fmt: skip
-    target = read_unlabelled(config.target, max_bad=config.max_bad, progress=look)
-    backbone = create(config.backbone, config.weights)
-    if not backbone.provenance:
-        raise UsageError(
-            f"{config.backbone} has no pretrained weights; a regression is adapted on a pretrained network's features: "
-            "give --weights or another backbone."
-        )
-    oracle = None
-    if config.oracle is not None:
-        oracle = read_oracle_numbers(
-            config.oracle, config.target, image=config.image, label=config.label, max_bad=config.max_bad
-        )
-    backbone_name = config.backbone.partition(":")[0]
-    run, resumed = open_run("adapt", config.data_name, backbone_name, config.plain(), machine, runs=runs, fresh=fresh)
-    bench = NumberBench(config, source, target, backbone, machine, run, listener)
-    clock = Clock(run)
 
-    def work() -> None:
+class AdaptNumbers(Job[AdaptConfig, NumberDomains]):
+    """`regraft adapt --task regression`."""
+
+    recipe = "adapt"
+
+    def check(self, options: AdaptConfig) -> None:
+        number_methods(options.methods)
+        number_tools(options.validators)
+
+    def prepare(self, options: AdaptConfig, machine: Machine, listener: Listener) -> Brief[NumberDomains]:
+        look = look_with(listener)
+        source = read_labelled(
+            options.source, table=options.table, image=options.image, label=options.label, group=options.group,
+            max_bad=options.max_bad, seed=options.seed, progress=look,
+            read_labels=number_column,
+        )  # fmt: skip
+        target = read_unlabelled(options.target, max_bad=options.max_bad, progress=look)
+        backbone = create(options.backbone, options.weights)
+        if not backbone.provenance:
+            raise UsageError(
+                f"{options.backbone} has no pretrained weights; a regression is adapted on a pretrained network's "
+                "features: give --weights or another backbone."
+            )
+        oracle = None
+        if options.oracle is not None:
+            oracle = read_oracle_numbers(
+                options.oracle, options.target, image=options.image, label=options.label, max_bad=options.max_bad
+            )
+        domains = NumberDomains(source, target, backbone, oracle)
+        return Brief(domains, options.data_name, options.backbone.partition(":")[0], split_record(source, target))
+
+    def work(self, options: AdaptConfig, material: NumberDomains, frame: Frame) -> None:
+        source, target, listener = material.source, material.target, frame.listener
+        bench = NumberBench(options, source, target, material.backbone, frame.machine, frame.run, listener)
         listener.say(f"Source: {len(source.source)} pictures with a number. Target: {len(target.source)} without.")
-        candidates, first_s = _candidates(bench, methods, clock)
-        decision = decide_numbers(bench, candidates, chosen)
+        candidates, first_s = _candidates(bench, number_methods(options.methods), frame.clock)
+        decision = decide_numbers(bench, candidates, number_tools(options.validators))
         for line in decision.lines:
             listener.say(line)
-        if machine.is_first:
+        if frame.machine.is_first:
             # From here on nothing is chosen any more: the oracle's numbers may be used.
             conclude_numbers(
-                bench, bench.held, candidates, decision, oracle, first_s=first_s, spent=clock.spent,
+                bench, bench.held, candidates, decision, material.oracle, frame=frame, first_s=first_s,
                 command=command_line(),
             )  # fmt: skip
-            shutil.rmtree(run.path / "work", ignore_errors=True)
-            run.done()
-
-    return inside(run, resumed, machine, config.seed, split_record(source, target), listener, work)
 
 
 def number_methods(asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from regraft.measure.embedding import tsne
 from regraft.measure.metrics import score
 from regraft.measure.open_set import open_set_figures
 from regraft.measure.probabilities import softmax
+from regraft.recipes.frame.job import Frame
 from regraft.report.schema import write_report
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack
@@ -34,8 +35,8 @@ def conclude_adaptation(
     decision: Decision,
     oracle: Oracle | None,
     *,
+    frame: Frame,
     first_s: float | None,
-    spent: Callable[[], float],
     command: str,
 ) -> None:
     """Write predictions, maps, artifact, report.json and report.html."""
@@ -65,7 +66,7 @@ def conclude_adaptation(
             calibration |= _calibration_errors(judged[kept.name], oracle.labels, calibration)
     report: dict[str, Any] = {
         "recipe": "adapt",
-        "data": bench.run.path.name.split("-")[2],
+        "data": frame.data,
         "backbone": config.backbone if config.source_free is None else str(bench.model.backbone.recipe.get("name")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": "accuracy",
@@ -95,7 +96,7 @@ def conclude_adaptation(
         "alarms": [*decision.alarms, *_oracle_alarms(gain, decision)],
         "next_steps": decision.next_steps,
         "first_answer_s": None if first_s is None else round(first_s, 2),
-        "total_s": round(spent(), 2),
+        "total_s": round(frame.clock.spent(), 2),
         "n_train": None if bench.source is None else len(bench.source.source),
         "n_test": None if oracle is None else len(oracle.labels),
         "n_target": len(bench.target.source),

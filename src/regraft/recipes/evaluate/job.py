@@ -2,101 +2,117 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from regraft.core.environment import command_line, describe
-from regraft.core.files import read_json, write_json, write_table
+from regraft.core.environment import command_line
+from regraft.core.files import read_json, write_table
 from regraft.core.listener import Listener
-from regraft.core.rundir import RunDirectory, artifact_of
+from regraft.core.rundir import artifact_of
+from regraft.data.facts import Facts
 from regraft.data.reading import read_source
+from regraft.data.source import Source
 from regraft.deploy.predictor import Predictor
-from regraft.images.audit import audit
+from regraft.engine import Machine
+from regraft.images.audit import Audit, audit
 from regraft.measure.verdict import format_value
+from regraft.recipes.evaluate.options import EvaluateConfig
+from regraft.recipes.frame.job import Brief, Frame, Job, run_job
 from regraft.report.page import render
 from regraft.report.schema import write_report
+from regraft.tasks.kind import Kind
 from regraft.tasks.kinds import kind_for, reading
 from regraft.tasks.regression.kind import NumberKind
 
 
-def run_evaluate(
-    model: Path,
-    roots: tuple[Path, ...],
-    *,
-    table: Path | None,
-    image: str,
-    label: str,
-    group: str | None,
-    device: str,
-    runs: Path,
-    listener: Listener,
-) -> Path:
-    """Score the model; writes a run directory of its own with report.json and report.html, and returns it."""
-    started = time.monotonic()
-    folder = artifact_of(model)
-    predictor = Predictor.load(folder, device=device)
-    kind = kind_for(predictor.packed)
-    read_labels = reading("regression" if isinstance(kind, NumberKind) else "classification")
-    source = read_source(
-        list(roots), table=table, image_column=image, label_column=label, group=group, read_labels=read_labels
-    )
-    usable, facts, found = audit(source)
-    labels = kind.labels_of(usable)
-    listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")
-    seen = _seen(folder, [f.sha256 for f in facts])
-    answers = predictor.answers([p.path for p in usable.samples])
-    metric = str(predictor.manifest.get("metrics", {}).get("metric", kind.usual_metric))
-    names = [p.group or f.sha256 for p, f in zip(usable.samples, facts, strict=True)]
-    groups = np.unique(names, return_inverse=True)[1] if group else None
-    own = kind.bootstrap(metric, answers, labels, groups=groups)
-    figures = kind.summary(answers, labels)
-    warned = kind.alarms(metric, answers, labels, own, figures, n_test=len(labels))
-    if seen:
-        warned.insert(
-            0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
+@dataclass(frozen=True)
+class Judged:
+    """What was read: the model with its kind of labels, and the usable samples with what the audit knows of them."""
+
+    folder: Path
+    predictor: Predictor
+    kind: Kind
+    usable: Source
+    facts: list[Facts]
+    audit: Audit
+    where: str
+
+
+class Evaluate(Job[EvaluateConfig, Judged]):
+    """`regraft evaluate`. `LAST` goes on naming the newest run that has a model."""
+
+    recipe = "evaluate"
+    as_last = False
+
+    def prepare(self, options: EvaluateConfig, machine: Machine, listener: Listener) -> Brief[Judged]:
+        folder = artifact_of(options.model)
+        predictor = Predictor.load(folder, device=options.device)
+        kind = kind_for(predictor.packed)
+        source = read_source(
+            list(options.roots), table=options.table, image_column=options.image, label_column=options.label,
+            group=options.group,
+            read_labels=reading("regression" if isinstance(kind, NumberKind) else "classification"),
+        )  # fmt: skip
+        usable, facts, found = audit(source)
+        listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")
+        where = ", ".join(str(root) for root in options.roots) or str(options.table)
+        judged = Judged(folder, predictor, kind, usable, facts, found, where)
+        return Brief(judged, Path(where).name, predictor.manifest["backbone"]["model"])
+
+    def work(self, options: EvaluateConfig, material: Judged, frame: Frame) -> None:
+        predictor, kind, usable, where = material.predictor, material.kind, material.usable, material.where
+        labels = kind.labels_of(usable)
+        seen = _seen(material.folder, [f.sha256 for f in material.facts])
+        answers = predictor.answers([p.path for p in usable.samples])
+        metric = str(predictor.manifest.get("metrics", {}).get("metric", kind.usual_metric))
+        names = [p.group or f.sha256 for p, f in zip(usable.samples, material.facts, strict=True)]
+        groups = np.unique(names, return_inverse=True)[1] if options.group else None
+        own = kind.bootstrap(metric, answers, labels, groups=groups)
+        figures = kind.summary(answers, labels)
+        warned = kind.alarms(metric, answers, labels, own, figures, n_test=len(labels))
+        if seen:
+            warned.insert(
+                0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
+            )
+        _write_predictions(frame.run.path, [str(p.path) for p in usable.samples], kind.columns(answers, labels))
+        sentence = (
+            f"{format_value(metric, own.value)} {metric.replace('_', ' ')} "
+            f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] "
+            f"on {len(labels)} pictures of {frame.data}."
         )
-    where = ", ".join(str(r) for r in roots) or str(table)
-    config = {"model": str(folder), "data": where, "at": datetime.now(UTC).isoformat()}
-    run, _ = RunDirectory.open(
-        runs, "evaluate", Path(where).name, predictor.manifest["backbone"]["model"], config, fresh=True
-    )
-    write_json(run.path / "env.json", describe(0, device))
-    _write_predictions(run.path, [str(p.path) for p in usable.samples], kind.columns(answers, labels))
-    sentence = (
-        f"{format_value(metric, own.value)} {metric.replace('_', ' ')} "
-        f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] "
-        f"on {len(labels)} pictures of {Path(where).name}."
-    )
-    report: dict[str, Any] = {
-        "recipe": "evaluate",
-        "data": where,
-        "backbone": str(predictor.manifest["backbone"]["name"]),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "metric": metric,
-        "value": own.value,
-        "interval": own.bounds(),
-        "candidates": [{"name": "model", "value": own.value, "interval": own.bounds(), "chosen": True}],
-        "chosen": "model",
-        "verdict": sentence,
-        "alarms": warned,
-        "total_s": round(time.monotonic() - started, 2),
-        "n_test": len(labels),
-        "evaluated_on": f"{where} ({len(labels)} pictures)",
-        "summary": figures,
-        **kind.evaluated(predictor.packed, answers, labels, {"groups": groups}),
-        "audit": found.to_json(),
-        "reproduce": command_line(),
-        "model": str(folder),
-    }
-    write_report(run.path, report)
-    render(run.path)
-    run.done()
-    return run.path
+        report: dict[str, Any] = {
+            "recipe": "evaluate",
+            "data": where,
+            "backbone": str(predictor.manifest["backbone"]["name"]),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "metric": metric,
+            "value": own.value,
+            "interval": own.bounds(),
+            "candidates": [{"name": "model", "value": own.value, "interval": own.bounds(), "chosen": True}],
+            "chosen": "model",
+            "verdict": sentence,
+            "alarms": warned,
+            "total_s": round(frame.clock.spent(), 2),
+            "n_test": len(labels),
+            "evaluated_on": f"{where} ({len(labels)} pictures)",
+            "summary": figures,
+            **kind.evaluated(predictor.packed, answers, labels, {"groups": groups}),
+            "audit": material.audit.to_json(),
+            "reproduce": command_line(),
+            "model": str(material.folder),
+        }
+        write_report(frame.run.path, report)
+        render(frame.run.path)
+
+
+def run_evaluate(config: EvaluateConfig, *, runs: Path = Path("runs"), listener: Listener | None = None) -> Path:
+    """Score the model; writes a run directory of its own with report.json and report.html, and returns it."""
+    return run_job(Evaluate(), config, runs=runs, fresh=True, listener=listener)
 
 
 def _seen(folder: Path, hashes: list[str]) -> int:

@@ -16,7 +16,7 @@ from regraft.measure.choice import lower_by_an_error
 from regraft.recipes.fit.artifact import write_artifact_of
 from regraft.recipes.fit.features import extract_features
 from regraft.recipes.fit.workbench import Workbench
-from regraft.recipes.frame.budget import Clock
+from regraft.recipes.frame.clock import Clock
 from regraft.strategies import ProbeHead
 from regraft.strategies.base import first_solved
 

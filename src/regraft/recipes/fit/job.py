@@ -7,12 +7,10 @@ after the choice.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from regraft.core.environment import command_line, describe
-from regraft.core.errors import RegraftError, UsageError
-from regraft.core.files import write_json
+from regraft.core.environment import command_line
+from regraft.core.errors import UsageError
 from regraft.core.listener import Listener
 from regraft.core.rundir import RunDirectory
 from regraft.engine import Machine, launch
@@ -26,56 +24,45 @@ from regraft.recipes.fit.pictures import Prepared, prepare
 from regraft.recipes.fit.remarks import tell_audit, unseen_edges
 from regraft.recipes.fit.rounds import Rounds, share_time
 from regraft.recipes.fit.workbench import Setup, Workbench
-from regraft.recipes.frame.budget import Clock
+from regraft.recipes.frame.clock import Clock
+from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
 from regraft.tasks.kinds import kind_of
+
+
+class Fit(Job[FitConfig, Prepared]):
+    """`regraft fit`."""
+
+    recipe = "fit"
+
+    def check(self, options: FitConfig) -> None:
+        # A name that does not exist is told before anything else is done.
+        if parse(options.backbone)[0] == "small" and options.weights is None:
+            raise UsageError(
+                f"{options.backbone} has no pretrained weights, so there is nothing to transfer: give --weights or "
+                "another backbone. `regraft adapt` can train it from scratch."
+            )
+
+    def prepare(self, options: FitConfig, machine: Machine, listener: Listener) -> Brief[Prepared]:
+        prepared = prepare(options, look_with(listener))
+        data = options.roots[0].resolve().name if options.roots else (options.table or Path("table")).stem
+        split = prepared.splits.to_json(prepared.source, prepared.facts)
+        return Brief(prepared, data, options.backbone.partition(":")[0], split)
+
+    def work(self, options: FitConfig, material: Prepared, frame: Frame) -> None:
+        kind = kind_of(material.source, material.labels[material.known()], options.label)
+        tell_audit(material, kind, frame.listener)
+        backbone = create(options.backbone, options.weights).to(frame.machine.device)
+        if edges := unseen_edges(material.facts, backbone):
+            frame.listener.say(f"  {edges}")
+        setup = Setup(options, kind, kind.metric(options.metric, material.labels), material)
+        _everything(Workbench(setup, backbone, frame.machine, frame.run, frame.listener), frame.clock)
 
 
 def run_fit(
     config: FitConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
-    listener = listener or Listener()
-    # A name that does not exist is told before anything else is done.
-    if parse(config.backbone)[0] == "small" and config.weights is None:
-        raise UsageError(
-            f"{config.backbone} has no pretrained weights, so there is nothing to transfer: give --weights or another "
-            "backbone. `regraft adapt` can train it from scratch."
-        )
-    machine = launch(
-        device=config.device,
-        devices=config.devices,
-        precision=config.precision,
-        seed=config.seed,
-        deterministic=config.deterministic,
-    )
-    listener = listener if machine.is_first else Listener()
-    # Pictures that cannot be used leave no run behind.
-    prepared = prepare(config, lambda done, total: listener.progress("Looking at the pictures", done, total))
-    opened: tuple[Path, bool] = machine.fabric.broadcast(
-        _open(config, runs, fresh) if machine.is_first else (Path(), False)
-    )
-    path, resumed = opened
-    run = RunDirectory(path)
-    if not machine.is_first:
-        _work(config, prepared, run, machine, listener)
-        return path
-    with run.locked():
-        if resumed:
-            listener.say(f"Taking up {run.path} where it stopped.")
-        run.point_last()
-        write_json(run.path / "env.json", describe(config.seed, str(machine.device)))
-        try:
-            _work(config, prepared, run, machine, listener)
-        except RegraftError as error:
-            run.failed(str(error))
-            raise
-    return path
-
-
-def _open(config: FitConfig, runs: Path, fresh: bool) -> tuple[Path, bool]:
-    data = config.roots[0].resolve().name if config.roots else (config.table or Path("table")).stem
-    run, resumed = RunDirectory.open(runs, "fit", data, config.backbone.partition(":")[0], config.plain(), fresh=fresh)
-    return run.path, resumed
+    return run_job(Fit(), config, runs=runs, fresh=fresh, listener=listener)
 
 
 def who_trains(config: FitConfig) -> str:
@@ -95,20 +82,6 @@ def who_trains(config: FitConfig) -> str:
     return "\n\n".join(texts)
 
 
-def _work(config: FitConfig, prepared: Prepared, run: RunDirectory, machine: Machine, listener: Listener) -> None:
-    clock = Clock(run)
-    kind = kind_of(prepared.source, prepared.labels[prepared.known()], config.label)
-    tell_audit(prepared, kind, listener)
-    if machine.is_first:
-        write_json(run.path / "split.json", prepared.splits.to_json(prepared.source, prepared.facts))
-    backbone = create(config.backbone, config.weights).to(machine.device)
-    if edges := unseen_edges(prepared.facts, backbone):
-        listener.say(f"  {edges}")
-    metric = kind.metric(config.metric, prepared.labels)
-    bench = Workbench(Setup(config, kind, metric, prepared), backbone, machine, run, listener)
-    _everything(bench, clock)
-
-
 def _everything(bench: Workbench, clock: Clock) -> None:
     """From features to the report."""
     parts = bench.prepared.splits.rounds
@@ -125,6 +98,3 @@ def _everything(bench: Workbench, clock: Clock) -> None:
     else:
         final = rounds.final(best, results[0])
     conclude(bench, Ended(results, final, best, plan, begun.answer), clock.spent, command_line())
-    if bench.machine.is_first:
-        shutil.rmtree(bench.run.path / "work", ignore_errors=True)
-        bench.run.done()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from regraft.core.errors import UsageError, nearest
-from regraft.core.options import sentence
 from regraft.measure.metrics import METRICS, NUMBER_METRICS
 from regraft.strategies import StrategyOptions
 from regraft.strategies import strategies as registry
@@ -103,19 +102,7 @@ class FitConfig(StrategyOptions):
         if numeric and unfit:
             raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")
 
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready, every default written out. Paths are absolute, so the same command from elsewhere is the same."""
-        values = self.model_dump(mode="json")
-        values["roots"] = [str(path.resolve()) for path in self.roots]
-        for name in ("table", "weights", "test"):
-            path = getattr(self, name)
-            values[name] = None if path is None else str(path.resolve())
-        return values
-
 
 def checked(**values: Any) -> FitConfig:
     """A FitConfig, or a UsageError with every mistake in one sentence each."""
-    try:
-        return FitConfig(**values)
-    except ValidationError as error:
-        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+    return FitConfig.checked(**values)

@@ -15,7 +15,8 @@ from regraft.recipes.fit.beginning import Beginning, whole_features
 from regraft.recipes.fit.outcome import Final, RoundResult
 from regraft.recipes.fit.training import Training, train_candidate
 from regraft.recipes.fit.workbench import Workbench
-from regraft.recipes.frame.budget import REFIT_COST, Clock, Schedule, schedule
+from regraft.recipes.frame.budget import REFIT_COST, Schedule, schedule
+from regraft.recipes.frame.clock import Clock
 from regraft.strategies import strategies
 from regraft.strategies.base import control_of, first_solved, trained
 from regraft.tasks.linear import LinearTask

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regraft.core.clock import seconds_since_start
-from regraft.core.files import read_json, write_json
-from regraft.core.rundir import RunDirectory
-
 #: Without --budget: the time for the usual number of epochs, between these bounds.
 DEFAULT_LIMITS_S = (60.0, 1200.0)
 #: What scoring, figures and the artifact take, beside a share of the whole.
@@ -20,21 +16,6 @@ RESERVE_S = 8.0
 IN_TRAINING = 0.96
 #: An epoch on the refit's larger set and its start-up cost this much more.
 REFIT_COST = 1.35
-
-
-class Clock:
-    """Seconds spent on a run, over all its resumes."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self.path = run.path / "work" / "spent.json"
-        self.before = float(read_json(self.path)["spent_s"]) if self.path.is_file() else 0.0
-
-    def spent(self) -> float:
-        return self.before + seconds_since_start()
-
-    def keep(self) -> None:
-        """Remember what was spent, for a resume."""
-        write_json(self.path, {"spent_s": round(self.spent(), 3)})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ together, its model, report. The held-out domain's labels are read for figures a
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,65 +20,75 @@ from regraft.adaptation.training.answers import save_arrays
 from regraft.core.environment import command_line
 from regraft.core.errors import DataError, UsageError
 from regraft.core.listener import Listener
-from regraft.engine import launch
+from regraft.engine import Machine
 from regraft.images.backbones import create
+from regraft.images.backbones.base import ImageBackbone
 from regraft.images.backbones.catalogue import parse
 from regraft.images.features import features_of
 from regraft.images.stream import PictureStream
 from regraft.images.transform import EvalTransform
-from regraft.recipes.frame.budget import Clock
-from regraft.recipes.frame.job import inside, open_run
+from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
 from regraft.recipes.generalise.outcome import conclude_generalisation
 
 #: Below this many pictures a domain's figure says nothing.
 LEAST_PICTURES = 10
 
 
-def run_generalise(
-    config: GeneraliseConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
-) -> Path:
-    """Do the whole job; returns the run directory. An unfinished run's features are used again."""
-    listener = listener or Listener()
-    parse(config.backbone)
-    machine = launch(device=config.device, seed=config.seed, deterministic=config.deterministic)
+@dataclass(frozen=True)
+class Domains:
+    """What was read: the pictures of all domains, and the network whose features are worked on."""
 
-    def look(done: int, total: int) -> None:
-        assert listener is not None
-        listener.progress("Looking at the pictures", done, total)
+    pictures: Labelled
+    backbone: ImageBackbone
 
-    pictures = read_labelled(
-        config.roots, table=None, image="image", label="label", group=config.group, max_bad=config.max_bad,
-        seed=config.seed, progress=look,
-    )  # fmt: skip
-    _check(pictures)
-    backbone = create(config.backbone, config.weights)
-    if not backbone.provenance:
-        raise UsageError(
-            f"{config.backbone} comes without pretrained weights, and `regraft generalise` works on the features of a "
-            "pretrained network: leave --backbone out for scion, or give it a file by --weights."
-        )
-    data = "+".join(root.resolve().name for root in config.roots)
-    name = config.backbone.partition(":")[0]
-    run, resumed = open_run("generalise", data, name, config.plain(), machine, runs=runs, fresh=fresh)
 
-    def work() -> None:
-        clock = Clock(run)
+class Generalise(Job[GeneraliseConfig, Domains]):
+    """`regraft generalise`."""
+
+    recipe = "generalise"
+
+    def check(self, options: GeneraliseConfig) -> None:
+        parse(options.backbone)
+
+    def prepare(self, options: GeneraliseConfig, machine: Machine, listener: Listener) -> Brief[Domains]:
+        pictures = read_labelled(
+            options.roots, table=None, image="image", label="label", group=options.group, max_bad=options.max_bad,
+            seed=options.seed, progress=look_with(listener),
+        )  # fmt: skip
+        _check(pictures)
+        backbone = create(options.backbone, options.weights)
+        if not backbone.provenance:
+            raise UsageError(
+                f"{options.backbone} comes without pretrained weights, and `regraft generalise` works on the features "
+                "of a pretrained network: leave --backbone out for scion, or give it a file by --weights."
+            )
+        data = "+".join(root.resolve().name for root in options.roots)
+        return Brief(
+            Domains(pictures, backbone), data, options.backbone.partition(":")[0], _split_record(pictures)
+        )  # fmt: skip
+
+    def work(self, options: GeneraliseConfig, material: Domains, frame: Frame) -> None:
+        pictures, backbone, run, listener = material.pictures, material.backbone, frame.run, frame.listener
         _tell(pictures, listener)
         kept = run.path / "work" / "features.safetensors"
         if not kept.is_file():
             stream = PictureStream(
                 list(pictures.source.paths), None, EvalTransform(backbone.input_spec), batch_size=32,
-                threads=config.threads,
+                threads=options.threads,
             )  # fmt: skip
-            save_arrays(kept, {"features": features_of(backbone, stream, machine, listener, "Features")})
-            clock.keep()
+            save_arrays(kept, {"features": features_of(backbone, stream, frame.machine, listener, "Features")})
+            frame.clock.keep()
         features = load_file(kept)["features"].numpy()
-        models = DomainModels(config, pictures, features, machine, run, listener)
-        conclude_generalisation(models, leave_one_out(models), backbone, spent=clock.spent, command=command_line())
-        shutil.rmtree(run.path / "work", ignore_errors=True)
-        run.done()
+        models = DomainModels(options, pictures, features, frame.machine, run, listener)
+        table = leave_one_out(models)
+        conclude_generalisation(models, table, backbone, spent=frame.clock.spent, command=command_line())
 
-    return inside(run, resumed, machine, config.seed, _split_record(pictures), listener, work)
+
+def run_generalise(
+    config: GeneraliseConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
+) -> Path:
+    """Do the whole job; returns the run directory. An unfinished run's features are used again."""
+    return run_job(Generalise(), config, runs=runs, fresh=fresh, listener=listener)
 
 
 def _tell(pictures: Labelled, listener: Listener) -> None:

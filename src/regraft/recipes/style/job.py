@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +17,8 @@ from regraft.core.listener import Listener
 from regraft.core.memory import keep_freed_memory
 from regraft.deploy.inputs import expand_inputs
 from regraft.deploy.style.runtime import COMPILED, preparation
-from regraft.images.picture import WRITTEN, Picture, check_writable, read_picture, write_picture
-from regraft.images.picture_files import read_each
+from regraft.images.picture import Picture, check_writable, read_picture, write_picture
+from regraft.images.picture_files import output_paths, read_each
 from regraft.style import perceptual
 from regraft.style.base import Styler, StyleSettings, StyleStep, fit_long_side, methods, resize
 from regraft.style.figures.dial import blend, front, search
@@ -118,28 +118,6 @@ def read_styles(config: StyleConfig, styler: Styler, device: torch.device) -> li
     if styler.takes is StyleModel:
         return [(fixed_style(str(path)), weight) for path, weight in config.styles]
     return [(read_picture(path).pixels.to(device), weight) for path, weight in config.styles]
-
-
-def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
-    """Where each result goes: the named file, or below a folder by the content's name.
-
-    In a folder a suffix that is not written becomes .png. Raises UsageError where several inputs would meet in one
-    file, or one file would replace its own content.
-    """
-    if len(inputs) == 1 and output.suffix.lower() in WRITTEN:
-        found = [output]
-    else:
-        if output.suffix and not output.is_dir():
-            raise UsageError(f"{len(inputs)} pictures need a folder to go to: -o {output} is the name of a file.")
-        found = [output / (p.name if p.suffix.lower() in WRITTEN else f"{p.stem}.png") for p in inputs]
-    seen: dict[Path, Path] = {}
-    for source, target in zip(inputs, found, strict=True):
-        if target in seen:
-            raise UsageError(f"{seen[target]} and {source} would both be written to {target}: run them apart.")
-        if target.exists() and target.resolve() == source.resolve():
-            raise UsageError(f"{source} would be replaced by its own result: give -o another name.")
-        seen[target] = source
-    return found
 
 
 def read_masks(config: StyleConfig) -> list[Tensor | None] | None:

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from regraft.core.errors import UsageError
-from regraft.core.files import write_json
+from regraft.core.files import read_json, write_json
 from regraft.core.listener import Listener
-from regraft.core.options import sentence
+from regraft.core.options import Options
 from regraft.core.rundir import RunDirectory
 from regraft.core.types import Rule
-from regraft.engine import Machine, StepRecord, launch
+from regraft.engine import Machine, StepRecord
 from regraft.engine.telling import step_teller
 from regraft.images.decode import decode
 from regraft.images.picture import read_picture
-from regraft.recipes.frame.job import inside, open_run
+from regraft.recipes.frame.job import Brief, Frame, Job, run_job
 from regraft.style import perceptual
 from regraft.style.figures.evaluation import centre_square
 from regraft.style.networks.model_file import save_style_model, student_model
@@ -38,7 +38,7 @@ _Net = TypeVar("_Net", TeacherNet, StudentNet)
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class StyleTrainConfig(BaseModel):
+class StyleTrainConfig(Options):
     """What a training of a fast style is told.
 
     style: the painting. content: folders of photos. name: of the model, which is kept at folder/name.safetensors.
@@ -46,8 +46,6 @@ class StyleTrainConfig(BaseModel):
     shorter side is as long. content_weight: multiple of the style term. start: "packaged" begins from the package's
     styles, "scratch" from random weights.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     style: Path
     content: tuple[Path, ...] = Field(min_length=1)
@@ -78,15 +76,12 @@ class StyleTrainConfig(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """What tells two trainings apart."""
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in ("force", "device")}
+        return {k: v for k, v in super().plain().items() if k not in ("force", "device")}
 
 
 def checked_training(**values: Any) -> StyleTrainConfig:
     """A StyleTrainConfig, or a UsageError with every mistake in one sentence each."""
-    try:
-        return StyleTrainConfig(**values)
-    except ValidationError as error:
-        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+    return StyleTrainConfig.checked(**values)
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,56 @@ class TrainedStyle:
     figures: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Photos:
+    """What was read: the painting (3, H, W), photos to learn from, and photos held out to measure on."""
+
+    painting: Tensor
+    training: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+
+
+class StyleTrain(Job[StyleTrainConfig, Photos]):
+    """`regraft style train`."""
+
+    recipe = "style"
+
+    def check(self, options: StyleTrainConfig) -> None:
+        if options.output.exists() and not options.force:
+            raise UsageError(f"{options.output} is there already: pass --force to replace it, or another --name.")
+
+    def prepare(self, options: StyleTrainConfig, machine: Machine, listener: Listener) -> Brief[Photos]:
+        painting = read_picture(options.style).pixels
+        paths, found = training_pictures(options.content)
+        for finding in found.findings:
+            if finding.left_out:
+                listener.say(finding.sentence)
+        held = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * len(paths))))
+        if len(paths) - held < 1:
+            raise UsageError(f"Training a style takes two photos or more; {len(paths)} could be read.")
+        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(options.seed)).tolist()
+        kept, training = [paths[i] for i in sorted(order[:held])], [paths[i] for i in sorted(order[held:])]
+        split = {"train": [str(path) for path in training], "held_out": [str(path) for path in kept]}
+        return Brief(Photos(painting, tuple(training), tuple(kept)), options.name, "student", split)
+
+    def work(self, options: StyleTrainConfig, material: Photos, frame: Frame) -> None:
+        trained = _StyleTraining(
+            options, frame.machine, frame.run, frame.listener, material.painting, material.training
+        ).everything()  # fmt: skip
+        held_out = [centre_square(decode(path).float() / 255, options.side_px) for path in material.held_out]
+        figures = trained.figures(torch.stack(held_out))
+        figures |= {
+            "style": options.style.name,
+            "n_content": len(material.training),
+            "n_held_out": len(material.held_out),
+            "seed": options.seed,
+        }
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        save_style_model(options.output, student_model(trained.student, options.name, dict(figures)), half=True)
+        write_json(frame.run.path / "style.json", figures)
+        frame.listener.say(str(figures["verdict"]))
+
+
 def run_style_train(
     config: StyleTrainConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
 ) -> TrainedStyle:
@@ -106,37 +151,8 @@ def run_style_train(
     An unfinished training of the same options is taken up again. Raises UsageError where the model's file is there
     already, DataError for content that cannot be used.
     """
-    listener = listener or Listener()
-    if config.output.exists() and not config.force:
-        raise UsageError(f"{config.output} is there already: pass --force to replace it, or another --name.")
-    painting = read_picture(config.style).pixels
-    machine = launch(device=config.device, precision="auto", seed=config.seed)
-    paths, found = training_pictures(config.content)
-    for finding in found.findings:
-        if finding.left_out:
-            listener.say(finding.sentence)
-    run, resumed = open_run("style", config.name, "student", config.plain(), machine, runs=runs, fresh=fresh)
-    held = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * len(paths))))
-    if len(paths) - held < 1:
-        raise UsageError(f"Training a style takes two photos or more; {len(paths)} could be read.")
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(config.seed)).tolist()
-    kept, training = [paths[i] for i in sorted(order[:held])], [paths[i] for i in sorted(order[held:])]
-    outcome: dict[str, Any] = {}
-
-    def work() -> None:
-        student = _StyleTraining(config, machine, run, listener, painting, training).everything()
-        pictures = torch.stack([centre_square(decode(path).float() / 255, config.side_px) for path in kept])
-        outcome.update(student.figures(pictures))
-        outcome.update(style=config.style.name, n_content=len(training), n_held_out=len(kept), seed=config.seed)
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        save_style_model(config.output, student_model(student.student, config.name, dict(outcome)), half=True)
-        write_json(run.path / "style.json", outcome)
-        run.done()
-        listener.say(str(outcome["verdict"]))
-
-    split = {"train": [str(path) for path in training], "held_out": [str(path) for path in kept]}
-    inside(run, resumed, machine, config.seed, split, listener, work)
-    return TrainedStyle(config.output, run.path, outcome)
+    run = run_job(StyleTrain(), config, runs=runs, fresh=fresh, listener=listener)
+    return TrainedStyle(config.output, run, read_json(run / "style.json"))
 
 
 @dataclass(frozen=True)

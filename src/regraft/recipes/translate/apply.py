@@ -12,8 +12,7 @@ from regraft.core.rundir import artifact_of
 from regraft.deploy.inputs import expand_inputs
 from regraft.engine import launch
 from regraft.images.picture import check_writable, write_picture
-from regraft.images.picture_files import read_each
-from regraft.recipes.style.job import output_paths
+from regraft.images.picture_files import output_paths, read_each
 from regraft.style.base import resize
 from regraft.style.translation.cyclegan import DIRECTIONS, load_translator
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from regraft.core.errors import UsageError
-from regraft.core.options import sentence
+from regraft.core.options import Options
 from regraft.style.translation.cyclegan import CycleGAN, CycleWeights, DiscriminatorSettings, GeneratorSettings
 
 #: Seconds of training where neither epochs nor a budget are given.
 DEFAULT_BUDGET_S = 1800.0
 
 
-class TranslateConfig(BaseModel):
+class TranslateConfig(Options):
     """Options of a translation between the picture folders `a` and `b`.
 
     test_a, test_b: pictures that figures are taken from and nothing learns from; without them a part of each folder is
     held out. size: side in px of what is trained on.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     a: Path
     b: Path
@@ -83,18 +80,7 @@ class TranslateConfig(BaseModel):
             weights=CycleWeights(self.cycle_weight, self.identity_weight), pool=self.pool,
         )  # fmt: skip
 
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready, every default written out, paths absolute."""
-        values = self.model_dump(mode="json")
-        for name in ("a", "b", "test_a", "test_b"):
-            path = getattr(self, name)
-            values[name] = None if path is None else str(path.resolve())
-        return values
-
 
 def checked_translate(**values: Any) -> TranslateConfig:
     """A TranslateConfig, or a UsageError with every mistake in one sentence each."""
-    try:
-        return TranslateConfig(**values)
-    except ValidationError as error:
-        raise UsageError(" ".join(sentence(item) for item in error.errors())) from error
+    return TranslateConfig.checked(**values)

@@ -19,10 +19,10 @@ from regraft.adaptation.evidence.number_evidence import judge_numbers, number_va
 from regraft.adaptation.evidence.validators import dev_risk
 from regraft.adaptation.maps.adapter import FeatureAdapter
 from regraft.adaptation.options import checked_adapt
+from regraft.adaptation.sides.numbers import AUTO, number_methods, number_tools
 from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch, DomainView
-from regraft.recipes.adapt.numbers import AUTO, number_methods, number_tools
 from regraft.tasks import Regression
 
 

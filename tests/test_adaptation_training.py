@@ -70,7 +70,7 @@ def test_every_loss_trains_without_touching_a_target_label(
     before = {k: v.clone() for k, v in task.model.named_parameters()}
     from_source = not task.loss.continues
     streams = {"source": Fixed(source), "target": Fixed(target)} if from_source else {"target": Fixed(target)}
-    monkeypatch.setattr("regraft.engine.loop._ready", lambda batch, device: batch)
+    monkeypatch.setattr("regraft.engine.stepping.ready", lambda batch, machine, memory_format: batch)
     if task.surveys:
         task.survey(*task.views(target.x))
     fit(task, streams, plan, FitSettings(steps=2, warmup=0.0), one_machine())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,20 +126,6 @@ def test_cross_validation_where_pictures_are_few(pictures: Path, shell: Shell) -
     report = json.loads(out)
     assert report["n_test"] == 32
     assert "cross-validation" in report["evaluated_on"]
-
-
-def test_fit_in_two_processes_gives_one_report(pictures: Path, tmp_path: Path) -> None:
-    """In a process of its own: the second one is the same command, started again."""
-    options = [*FAST, "--strategies", "probe,finetune", "--device", "cpu", "--devices", "2", "--json"]
-    command = [sys.executable, "-m", "regraft", "fit", str(pictures), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)  # two documents would not parse
-    assert {c["name"] for c in report["candidates"]} == {"probe", "finetune"}
-    assert report["n_test"] == 16
-    assert done.stderr.count("MEMBER: 2/2") == done.stderr.count("First answer") == 1
-    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "LAST")
-    assert (folder / "DONE").exists() and not (folder / "FAILED").exists()
 
 
 def test_predict_names_pictures_and_reports_bad_ones(run: Path, pictures: Path, shell: Shell, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_machine_refuses_what_is_not_there() -> None:
         launch(device="cpu", devices=0)
     with pytest.raises(UsageError, match="--device takes auto, cpu, cuda or mps; 'gpu' came"):
         launch(device="gpu")
-    with pytest.raises(UsageError, match="'half' came"):
+    with pytest.raises(UsageError, match="got 'half'"):
         launch(device="cpu", precision="half")
     with pytest.raises(UsageError, match="fp16 is for GPUs"):
         launch(device="cpu", precision="fp16")

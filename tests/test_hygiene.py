@@ -33,20 +33,12 @@ MOST_PARAMETERS = 8  # outside the command line, whose functions have a paramete
 LONG_JOB_FILES: dict[str, int] = {}
 LONG_FUNCTIONS = {
     "cli/styling.py:picture": 84,
-    "engine/loop.py:fit": 140,
-    "recipes/adapt/outcome.py:conclude_adaptation": 86,
 }
 MANY_PARAMETERS = {
     "adaptation/domains.py:read_labelled": 9,
     "data/reading.py:read_source": 10,
-    "images/backbones/onnx_trace.py:_average_pool": 9,
-    "images/backbones/onnx_trace.py:_convolution": 11,
     "images/stream.py:PictureStream.__init__": 13,
-    "recipes/style/job.py:_one": 9,
     "recipes/style/prune.py:run_prune_style": 11,
-    "style/methods/gatys.py:Gatys._optimise": 9,
-    "style/training/pruning.py:prune": 9,
-    "style/training/steps.py:train": 10,
     "tasks/classification/kind.py:ClassKind.alarms": 9,
     "tasks/kind.py:Kind.alarms": 9,
     "tasks/regression/kind.py:NumberKind.alarms": 9,

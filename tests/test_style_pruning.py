@@ -17,7 +17,7 @@ from regraft.style.networks.model_file import load_style_model, save_style_model
 from regraft.style.networks.perceptual import PerceptualNetwork
 from regraft.style.networks.transfer_net import StudentNet
 from regraft.style.training.batch_losses import BatchMoments, StyleTerms
-from regraft.style.training.pruning import HealTask, contributions, cut, prune, style_loss
+from regraft.style.training.pruning import HealTask, Photos, contributions, cut, prune, style_loss
 from small_student import photos, small_student
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -200,7 +200,7 @@ def test_pruning_reports_pictures_that_had_no_part_in_it(student: StudentNet, te
 
     shares = contributions(student, used, terms, targets).shares
     total = float(torch.cat(shares).clamp(min=0).sum())
-    found, report = prune(student, used, held, terms, targets, threshold=0.3 * total, multiple=2, heal=heal)
+    found, report = prune(student, Photos(used, held), terms, targets, threshold=0.3 * total, multiple=2, heal=heal)
     kept = dispensable(shares, 0.3 * total, multiple=2)
     assert healed == [found] and found.inner == report.inner_after == tuple(map(len, kept))
     assert report.inner_before == (16, 8) and sum(report.inner_after) < 24
@@ -215,7 +215,7 @@ def test_pruning_reports_pictures_that_had_no_part_in_it(student: StudentNet, te
     assert report.style_kept == pytest.approx((expected[0] - expected[3]) / (expected[0] - expected[1]), rel=1e-2)
     assert 0 < report.lost_share <= 0.3 * total
     assert report.style_after != report.style_cut and report.ssim_after != report.ssim_cut < 1
-    untouched, same = prune(student, used, held, terms, targets, threshold=0.0)
+    untouched, same = prune(student, Photos(used, held), terms, targets, threshold=0.0)
     assert untouched.inner == (16, 8) and same.style_cut == same.style_after == pytest.approx(same.style_before)
     assert same.ssim_after == pytest.approx(1)
 

@@ -83,6 +83,8 @@ class Regression(Task):
 class Blocks(Task):
     """Two convolutions with batch normalisation, dropout, a head; mixes its inputs: all that a resume must keep."""
 
+    memory_format = torch.channels_last
+
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):

@@ -62,6 +62,8 @@ class Crops:
 class Distillation(Task):
     """`forced` is the share of the training in which stages get the teacher's input."""
 
+    memory_format = torch.channels_last
+
     def __init__(self, weights: Path, forced: float = 0.4) -> None:
         super().__init__()
         self.student = Sprig()

@@ -28,7 +28,7 @@ from regraft.style import perceptual
 from regraft.style.networks.arbitrary_net import ArbitraryNet
 from regraft.style.networks.perceptual import sprig_net
 from regraft.style.networks.transfer_net import StudentNet, TeacherNet
-from regraft.style.training.steps import STUDENT_RULES, TrainingSize, crops, train, training_pictures
+from regraft.style.training.steps import STUDENT_RULES, Course, TrainingSize, crops, train, training_pictures
 from regraft.style.training.task import ArbitraryTask, StudentTask, TeacherTask
 
 STYLES = {"starry-night": "starry_night_google.jpg", "wave": "wave.jpg", "scream": "the_scream.jpg",
@@ -98,9 +98,9 @@ def main() -> None:
             shares = torch.eye(len(STYLES))[list(STYLES).index(args.style)]
             assert isinstance(net, StudentNet)
             task = StudentTask(net, teacher, shares, network, [*styles.values()], short_px=size.side_px)
+        rules = STUDENT_RULES if isinstance(net, StudentNet) else (Rule(".*", 1.0),)
         result = train(
-            task, streams, size.steps, machine, lr=lr if number == 0 else lr / 2, seed=args.seed + number,
-            rules=STUDENT_RULES if isinstance(net, StudentNet) else (Rule(".*", 1.0),),
+            task, streams, Course(size.steps, lr if number == 0 else lr / 2, args.seed + number, rules), machine,
             checkpoints=args.out / f"checkpoints{number}", on_step=tell,
         )  # fmt: skip
         save_file({k: v.contiguous() for k, v in net.state_dict().items()}, args.out / f"{args.kind}.safetensors")

@@ -63,25 +63,17 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Labelled target pictures, for a figure beside the choice. labels: indices into the source's K classes.
+    """Labelled target pictures, for a figure beside the choice.
 
-    unknown: how many pictures had a class that the source does not have; with keeps_unknown their label is K, else
-    they are left out.
+    labels: indices into the source's K classes, or numbers float64 (N,). unknown: how many pictures had a class that
+    the source does not have; with keeps_unknown their label is K, else they are left out.
     """
 
     source: Source
     labels: np.ndarray
-    unknown: int
-    unknown_classes: tuple[str, ...]
+    unknown: int = 0
+    unknown_classes: tuple[str, ...] = ()
     keeps_unknown: bool = False
-
-
-@dataclass(frozen=True)
-class OracleNumbers:
-    """Target pictures with their numbers float64 (N,), for a figure beside the choice."""
-
-    source: Source
-    numbers: np.ndarray
 
 
 def read_labelled(
@@ -170,13 +162,11 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float, keep_un
     return Oracle(kept, labels, len(usable) - len(known), strange, keep_unknown)
 
 
-def read_oracle_numbers(
-    table: Path, target: tuple[Path, ...], *, image: str, label: str, max_bad: float
-) -> OracleNumbers:
+def read_oracle_numbers(table: Path, target: tuple[Path, ...], *, image: str, label: str, max_bad: float) -> Oracle:
     """Target pictures with their numbers, from a table whose paths are below the target's folders or beside it."""
     found = read_source(list(target), table=table, image_column=image, label_column=label, read_labels=number_column)
     usable, _, _ = audit(found, max_bad=max_bad)
-    return OracleNumbers(usable, usable.labels())
+    return Oracle(usable, usable.labels())
 
 
 def split_record(source: Labelled | None, target: Unlabelled) -> dict[str, Any]:

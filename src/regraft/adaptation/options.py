@@ -62,6 +62,9 @@ class AdaptConfig(Options):
     deterministic: bool = False
     device: str = "auto"
     devices: int = Field(1, ge=1)
+    nodes: int = Field(
+        1, ge=1, description="How many machines, each with that many processes. The same command is started on each."
+    )
     precision: str = "auto"
     threads: int | None = Field(None, ge=1)
     resamples: int = Field(1000, ge=100)

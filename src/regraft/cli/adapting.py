@@ -59,6 +59,7 @@ def adapt(
     deterministic: Annotated[bool, typer.Option(help="Only deterministic algorithms.")] = False,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(help="How many processes: GPUs, or CPU processes.")] = 1,
+    nodes: Annotated[int, typer.Option(help="How many machines, each of which starts this command.")] = 1,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads that decode pictures.")] = None,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
@@ -79,7 +80,7 @@ def adapt(
         group=group, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, lr=lr, last=last,
         batch_size=batch_size, restyle=restyle, augment=augment, flip=flip, max_bad=max_bad, seed=seed,
         deterministic=deterministic,
-        device=device, devices=devices, precision=precision, threads=threads,
+        device=device, devices=devices, nodes=nodes, precision=precision, threads=threads,
     )  # fmt: skip
     with Screen() as screen:
         run = run_adapt(config, runs=runs, fresh=fresh, listener=screen.listener)

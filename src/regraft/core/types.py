@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+
+from regraft.core import nested
 
 
 @dataclass(frozen=True)
@@ -38,26 +41,26 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """x: a tensor, or a dict of tensors for text; leading dimension N.
+    """x: N samples as a tensor, a dict of tensors, or a list with one entry for each, as `core.nested` divides them.
 
-    y: class indices (N,), numbers to predict (N,) in floating point, or None where labels are withheld: an unlabelled
-    target carries neither labels nor −1.
+    y: what the kind of labels says, divided in the same way: class indices (N,), numbers to predict (N,) in floating
+    point, a dict or a list; or None where labels are withheld: an unlabelled target carries neither labels nor −1.
     weight: (N,), 0 marks padding, so that sharded evaluation counts every sample exactly once.
     domain: int64 (N,), which of several labelled domains each sample is from, or None where there is one.
     """
 
     x: Any
-    y: Tensor | None = None
+    y: Any = None
     weight: Tensor | None = None
     domain: Tensor | None = None
 
     def to(self, device: Any) -> Batch:
-        def move(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {k: move(v) for k, v in value.items()}
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        return Batch(*(nested.move(part, device) for part in (self.x, self.y, self.weight, self.domain)))
 
-        return Batch(move(self.x), move(self.y), move(self.weight), move(self.domain))
+    def cut(self, parts: int) -> list[Batch]:
+        """This batch in `parts` pieces of nearly equal length."""
+        pieces = (nested.cut(part, parts) for part in (self.x, self.y, self.weight, self.domain))
+        return [Batch(*piece) for piece in zip(*pieces, strict=True)]
 
 
 class Features(NamedTuple):
@@ -122,6 +125,8 @@ class Task(nn.Module):
 
     #: Names of the alternating steps of one iteration; most tasks have one.
     phases: tuple[str, ...] = ("step",)
+    #: The memory order that weights and inputs with as many dimensions are brought to; None leaves them as they are.
+    memory_format: torch.memory_format | None = None
     #: A scalar with gradient that the loop adds to the loss once per phase, whatever the batch is cut into: what keeps
     #: weights where they were, as L2-SP does. It is given the task. Set on an instance, not in a class body.
     penalty: Callable[[Task], Tensor] | None = None
@@ -130,8 +135,8 @@ class Task(nn.Module):
         """The loss on one batch per stream. progress: how much of training is done, in [0, 1]."""
         raise TypeError(f"{type(self).__name__} does not define forward")
 
-    def predict(self, x: Any) -> Tensor:
-        """The task's answer for inputs x: the same type in train and eval mode."""
+    def predict(self, x: Any) -> Any:
+        """The task's answer for inputs x, N samples as `core.nested` divides them: the same in train and eval mode."""
         raise TypeError(f"{type(self).__name__} does not define predict")
 
     def layer_groups(self) -> dict[str, list[str]]:

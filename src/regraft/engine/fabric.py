@@ -17,11 +17,12 @@ if _hidden:
 try:
     from lightning_fabric import Fabric, seed_everything
     from lightning_fabric.plugins import MixedPrecision
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
 finally:
     if _hidden:
         del _MODULES["torchmetrics"]
 
-__all__ = ["Autocast", "Fabric", "seed_everything"]
+__all__ = ["Autocast", "Fabric", "TorchElasticEnvironment", "seed_everything"]
 
 
 class Autocast(MixedPrecision):

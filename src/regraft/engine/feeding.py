@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from regraft.core import nested
 from regraft.core.types import Batch, Stream
 
 
@@ -31,7 +32,7 @@ class Feeder:
         for _ in range(self.accumulate):
             batches: dict[str, Any] = {name: self._one(name) for name in self.streams}
             first = next(iter(batches.values()))
-            batches["_"] = _Size(_length(first.x))
+            batches["_"] = _Size(nested.length(first.x))
             taken.append(batches)
         return taken
 
@@ -42,7 +43,3 @@ class Feeder:
             self._open[name] = self.streams[name].epoch(epoch, index)
         self._next[name] = position + 1
         return next(self._open[name])
-
-
-def _length(x: Any) -> int:
-    return len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)

@@ -11,23 +11,23 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from regraft.core.errors import DivergedError, PlanError
-from regraft.core.types import Batch, Stream, Task
+from regraft.core.types import Stream, Task
 from regraft.engine.average import RunningAverage
 from regraft.engine.checkpoint import load_checkpoint, save_checkpoint
 from regraft.engine.device import Machine
 from regraft.engine.feeding import Feeder
-from regraft.engine.optimizer import PlanLike, build_optimizer, set_rates
-from regraft.engine.predict import channels_last
+from regraft.engine.layout import arrange_weights
+from regraft.engine.optimizers import PlanLike, build_optimizer, set_rates
 from regraft.engine.settings import FitSettings, StepRecord
-from regraft.engine.splitting import is_out_of_memory, split_batches, total_weight
+from regraft.engine.state import State
+from regraft.engine.stepping import Stepper
 
 log = logging.getLogger(__name__)
 
@@ -45,22 +45,6 @@ class FitResult:
     best_score: float
     seconds: float
     split: int
-
-
-@dataclass
-class _State:
-    """Everything of a fit that must survive a kill, beside weights and optimiser."""
-
-    step: int = 0
-    elapsed_s: float = 0.0
-    best_score: float = -math.inf
-    best_step: int = -1
-    bad: int = 0
-    split: int = 1
-    mean_loss: float = 0.0
-    first_loss: float = 0.0
-    samples: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fit(
@@ -83,247 +67,185 @@ def fit(
         raise PlanError(
             f"Nothing to train on: {settings.steps} steps, streams { ({k: len(s) for k, s in streams.items()}) }."
         )
-    fabric = machine.fabric
-    distributed = fabric.world_size > 1
-    task.to(machine.device)
-    if machine.device.type != "mps":
-        task.to(memory_format=torch.channels_last)
-    # Set before wrapping: a parameter that never trains must not be waited for by other processes.
-    for name, parameter in task.named_parameters():
-        parameter.requires_grad_(any(plan.trains(name, p) for p in plan.thaw_points()))
-    optimizer = build_optimizer(task, plan, settings)
-    average = RunningAverage(task, settings.ema) if settings.ema else None
-    state = _State()
-    saved = load_checkpoint(checkpoints, machine.device) if checkpoints else None
-    if saved is not None:
-        task.load_state_dict(saved["task"])
-        optimizer.load_state_dict(saved["optimizer"])
-        if average is not None:
-            average.load(saved["average"], saved["updates"])
-        state = _State(**saved["state"], best=saved["best"])
-        log.info("resumed at step %d of %d", state.step, settings.steps)
-    wrapped, prepared = fabric.setup(task, optimizer)
-    stepper = _Stepper(task, wrapped, prepared, settings, machine, state)
-    feeder = Feeder(streams, settings.accumulate, start=state.step)
-
-    def checkpoint() -> None:
-        if checkpoints is None or not machine.is_first:
-            return
-        plain = {k: v for k, v in state.__dict__.items() if k != "best"}
-        save_checkpoint(
-            checkpoints,
-            state.step,
-            {
-                "task": task.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.state if average else {},
-                "updates": average.updates if average else 0,
-                "state": plain,
-                "best": state.best,
-            },
-        )
-
-    def judge(loss: float, lr: float) -> None:
-        """Evaluate, remember the best weights, tell."""
-        if evaluate is None:
-            return
-        if average is not None and state.step > 0:
-            with average.swapped(task):
-                score, values = evaluate(task)
-                weights = _copied(task)
-        else:
-            score, values = evaluate(task)
-            weights = _copied(task)
-        if distributed:  # every process must come to the same decision
-            score = fabric.broadcast(score)
-        if state.step == 0 and not settings.keep_start:
-            state.best_step, state.best = 0, weights  # to fall back on; whatever has been trained is better
-        elif score > state.best_score:
-            state.best_score, state.best_step, state.best, state.bad = score, state.step, weights, 0
-        elif state.step >= settings.patience_from * settings.steps:
-            state.bad += 1
-        if on_step is not None and machine.is_first:
-            on_step(_record(state, settings, feeder.steps_per_epoch, loss, lr, values))
-
-    if state.step == 0 and saved is None:
-        judge(math.nan, 0.0)
-    stopped = "finished"
-    clock, last_saved = time.monotonic(), state.elapsed_s
-    thawed: set[str] | None = None
-    while state.step < settings.steps:
-        # Asked here, not after the evaluation, so that a run resumed after its early stop does not take another step.
-        if settings.patience is not None and state.bad >= settings.patience:
-            stopped = "early"
-            break
-        progress = state.step / settings.steps
-        now = {name for name, _ in task.named_parameters() if plan.trains(name, progress)}
-        if now != thawed:
-            thawed = now
-            plan.set_modes(task, progress)
-            if not distributed:
-                for name, parameter in task.named_parameters():
-                    parameter.requires_grad_(name in now)
-        lr = set_rates(optimizer, settings, progress)
-        torch.manual_seed((settings.seed << 32) + state.step * fabric.world_size + fabric.global_rank)
-        micro = feeder.take(state.step)
-        loss = stepper.step(micro, progress, now)
-        if average is not None:
-            average.update(task)
-        state.step += 1
-        state.samples += sum(b["_"].size for b in micro)
-        tick = time.monotonic()
-        state.elapsed_s += tick - clock
-        clock = tick
-        if not _healthy(state, loss):
-            stopped = "diverged"
-            break
-        over = settings.limit_s is not None and state.elapsed_s > settings.limit_s
-        if distributed:
-            over = bool(fabric.broadcast(over))
-        if on_step is not None and machine.is_first:
-            on_step(_record(state, settings, feeder.steps_per_epoch, loss, lr, {}, stepper.logs))
-        due = settings.evaluate_every and state.step % settings.evaluate_every == 0
-        if due or state.step == settings.steps or over:
-            judge(loss, lr)
-            thawed = None  # the evaluation may have changed the modes: they are set again
-        if over and state.step < settings.steps:
-            stopped = "budget"
-            break
-        if state.elapsed_s - last_saved >= settings.checkpoint_every_s:
-            checkpoint()
-            last_saved = state.elapsed_s
-    if state.best:
-        task.load_state_dict(state.best)
-    elif stopped == "diverged":
-        raise DivergedError(
-            f"The loss became {state.mean_loss:g} at step {state.step} and nothing good was kept: lower --lr "
-            "(a tenth is a good try), or use --precision fp32."
-        )
-    elif average is not None:
-        task.load_state_dict(average.state)
-    checkpoint()
-    return FitResult(state.step, stopped, state.best_step, state.best_score, state.elapsed_s, state.split)
+    return _Fitting(task, streams, plan, settings, machine, _Hooks(evaluate, on_step, checkpoints)).run()
 
 
 @dataclass(frozen=True)
-class _Stepper:
-    """Makes the steps of one fit. wrapped and optimizer are as Fabric prepared them; the rest is as `fit` got it."""
+class _Hooks:
+    """Who is asked and told on the way, and where checkpoints are kept."""
 
-    task: Task
-    wrapped: Any
-    optimizer: Any
-    settings: FitSettings
-    machine: Machine
-    state: _State
-    #: What the task said beside the last loss.
-    logs: dict[str, float] = field(default_factory=dict)
-
-    def step(self, micro: list[dict[str, Any]], progress: float, trains: set[str]) -> float:
-        """One optimiser step per phase over the given batches, and the mean loss over phases and processes.
-
-        trains: names of the parameters that train at this progress.
-        """
-        total = 0.0
-        for phase in self.task.phases:
-            while True:
-                try:
-                    total += self._phase(phase, micro, progress, trains)
-                    break
-                except RuntimeError as error:
-                    if not is_out_of_memory(error) or self.machine.fabric.world_size > 1:
-                        raise
-                    self._halve(max(part["_"].size for part in micro), error)
-                    self.optimizer.zero_grad(set_to_none=True)
-                    if self.machine.device.type == "cuda":
-                        torch.cuda.empty_cache()
-        return total / len(self.task.phases)
-
-    def _phase(self, phase: str, micro: list[dict[str, Any]], progress: float, trains: set[str]) -> float:
-        """Gradients of all parts, weighted by their samples, and one optimiser step unless the loss is no number."""
-        fabric, clip_norm = self.machine.fabric, self.settings.clip_norm
-        self.optimizer.zero_grad(set_to_none=True)
-        parts = [part for batches in micro for part in split_batches(batches, self.state.split)]
-        weights = [total_weight(part) for part in parts]
-        # DistributedDataParallel divides the sum of gradients by the number of processes: so does this.
-        whole = self._process_mean(sum(weights))
-        total = 0.0
-        for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
-            moved = {k: _ready(b, self.machine.device) for k, b in part.items()}
-            last = index == len(parts) - 1
-            with fabric.no_backward_sync(self.wrapped, enabled=not last and fabric.world_size > 1):
-                output = self.wrapped(moved, progress, phase)
-                share = output.loss * (weight / max(whole, 1e-12))
-                fabric.backward(share)
-            total += float(share.detach())
-            self.logs.update({name: float(value) for name, value in output.logs.items()})
-        # One loss for all processes: each must take the same decision about a loss that is no number.
-        total = self._process_mean(total)
-        if fabric.world_size > 1:
-            for name, parameter in self.task.named_parameters():
-                if name not in trains:
-                    parameter.grad = None
-        if clip_norm is not None:
-            fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=clip_norm, error_if_nonfinite=False)
-        if math.isfinite(total):
-            self.optimizer.step()
-        return total
-
-    def _halve(self, largest: int, error: RuntimeError) -> None:
-        """Cut batches in twice as many parts from now on; where not even single samples fit, raise the error again."""
-        if self.state.split >= largest:
-            raise error
-        self.state.split *= 2
-        parts = self.state.split
-        log.warning("out of memory: each batch is now computed in %d parts, the effective batch stays", parts)
-
-    def _process_mean(self, value: float) -> float:
-        fabric = self.machine.fabric
-        if fabric.world_size == 1:
-            return value
-        reduced = fabric.all_reduce(torch.tensor(value, dtype=torch.float32, device=self.machine.device))
-        assert isinstance(reduced, Tensor)
-        return float(reduced)
+    evaluate: Evaluate | None
+    on_step: Callable[[StepRecord], None] | None
+    checkpoints: Path | None
 
 
-def _ready(batch: Batch, device: torch.device) -> Batch:
-    moved = batch.to(device)
-    return replace(moved, x=channels_last(moved.x))
+class _Fitting:
+    """One fit under way: `step`, `judge` and `checkpoint` are its moves, `run` their order."""
+
+    def __init__(
+        self,
+        task: Task,
+        streams: Mapping[str, Stream],
+        plan: PlanLike,
+        settings: FitSettings,
+        machine: Machine,
+        hooks: _Hooks,
+    ) -> None:
+        self.task, self.plan, self.settings, self.machine, self.hooks = task, plan, settings, machine, hooks
+        self.fabric = machine.fabric
+        self.distributed = self.fabric.world_size > 1
+        task.to(machine.device)
+        if machine.device.type != "mps":
+            arrange_weights(task, task.memory_format)
+        # Set before wrapping: a parameter that never trains must not be waited for by other processes.
+        for name, parameter in task.named_parameters():
+            parameter.requires_grad_(any(plan.trains(name, p) for p in plan.thaw_points()))
+        self.optimizer = build_optimizer(task, plan, settings)
+        self.average = RunningAverage(task, settings.ema) if settings.ema else None
+        self.state = State()
+        self.resumed = self._resume()
+        wrapped, prepared = self.fabric.setup(task, self.optimizer)
+        self.stepper = Stepper(task, wrapped, prepared, settings, machine, self.state)
+        self.feeder = Feeder(streams, settings.accumulate, start=self.state.step)
+        #: Names of the parameters that train now, None where the modes are to be set again.
+        self.thawed: set[str] | None = None
+        self.clock = 0.0
+
+    def run(self) -> FitResult:
+        """All steps that are left, with what is due after each."""
+        state, settings = self.state, self.settings
+        if state.step == 0 and not self.resumed:
+            self.judge(math.nan, 0.0)
+        stopped = "finished"
+        self.clock, last_saved = time.monotonic(), state.elapsed_s
+        while state.step < settings.steps:
+            # Asked here, not after the evaluation, so that a run resumed after its early stop does not take another
+            # step.
+            if settings.patience is not None and state.bad >= settings.patience:
+                stopped = "early"
+                break
+            loss, lr = self.step()
+            if not state.healthy(loss):
+                stopped = "diverged"
+                break
+            over = settings.limit_s is not None and state.elapsed_s > settings.limit_s
+            if self.distributed:
+                over = bool(self.fabric.broadcast(over))
+            self._tell(loss, lr, logs=self.stepper.logs)
+            due = settings.evaluate_every and state.step % settings.evaluate_every == 0
+            if due or state.step == settings.steps or over:
+                self.judge(loss, lr)
+                self.thawed = None  # the evaluation may have changed the modes: they are set again
+            if over and state.step < settings.steps:
+                stopped = "budget"
+                break
+            if state.elapsed_s - last_saved >= settings.checkpoint_every_s:
+                self.checkpoint()
+                last_saved = state.elapsed_s
+        self._keep_best(stopped)
+        self.checkpoint()
+        return FitResult(state.step, stopped, state.best_step, state.best_score, state.elapsed_s, state.split)
+
+    def step(self) -> tuple[float, float]:
+        """One step of the optimiser; its loss and its largest rate."""
+        state, settings = self.state, self.settings
+        progress = state.step / settings.steps
+        trains = self._thaw(progress)
+        lr = set_rates(self.optimizer, settings, progress)
+        torch.manual_seed((settings.seed << 32) + state.step * self.fabric.world_size + self.fabric.global_rank)
+        micro = self.feeder.take(state.step)
+        loss = self.stepper.step(micro, progress, trains)
+        if self.average is not None:
+            self.average.update(self.task)
+        state.step += 1
+        state.samples += sum(batches["_"].size for batches in micro)
+        tick = time.monotonic()
+        state.elapsed_s += tick - self.clock
+        self.clock = tick
+        return loss, lr
+
+    def judge(self, loss: float, lr: float) -> None:
+        """Evaluate, remember the best weights, tell."""
+        if self.hooks.evaluate is None:
+            return
+        if self.average is not None and self.state.step > 0:
+            with self.average.swapped(self.task):
+                score, values = self.hooks.evaluate(self.task)
+                weights = _copied(self.task)
+        else:
+            score, values = self.hooks.evaluate(self.task)
+            weights = _copied(self.task)
+        if self.distributed:  # every process must come to the same decision
+            score = self.fabric.broadcast(score)
+        self.state.judged(score, weights, self.settings)
+        self._tell(loss, lr, values=values)
+
+    def checkpoint(self) -> None:
+        """Write all that a later process needs to go on from this step, where checkpoints are kept."""
+        if self.hooks.checkpoints is None or not self.machine.is_first:
+            return
+        average = self.average
+        saved = {
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": average.state if average else {},
+            "updates": average.updates if average else 0,
+            "state": self.state.plain(),
+            "best": self.state.best,
+        }
+        save_checkpoint(self.hooks.checkpoints, self.state.step, saved)
+
+    def _resume(self) -> bool:
+        """Take up the newest checkpoint; False where there is none."""
+        folder = self.hooks.checkpoints
+        saved = load_checkpoint(folder, self.machine.device) if folder else None
+        if saved is None:
+            return False
+        self.task.load_state_dict(saved["task"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.load(saved["average"], saved["updates"])
+        self.state = State(**saved["state"], best=saved["best"])
+        log.info("resumed at step %d of %d", self.state.step, self.settings.steps)
+        return True
+
+    def _thaw(self, progress: float) -> set[str]:
+        """Set modes and gradients for what trains at this progress, and name it."""
+        trains = {name for name, _ in self.task.named_parameters() if self.plan.trains(name, progress)}
+        if trains != self.thawed:
+            self.thawed = trains
+            self.plan.set_modes(self.task, progress)
+            if not self.distributed:
+                for name, parameter in self.task.named_parameters():
+                    parameter.requires_grad_(name in trains)
+        return trains
+
+    def _keep_best(self, stopped: str) -> None:
+        """The weights to hand over; DivergedError where there is nothing good."""
+        state = self.state
+        if state.best:
+            self.task.load_state_dict(state.best)
+        elif stopped == "diverged":
+            raise DivergedError(
+                f"The loss became {state.mean_loss:g} at step {state.step} and nothing good was kept: lower --lr "
+                "(a tenth is a good try), or use --precision fp32."
+            )
+        elif self.average is not None:
+            self.task.load_state_dict(self.average.state)
+
+    def _tell(
+        self,
+        loss: float,
+        lr: float,
+        *,
+        values: Mapping[str, float] | None = None,
+        logs: Mapping[str, float] | None = None,
+    ) -> None:
+        if self.hooks.on_step is not None and self.machine.is_first:
+            self.hooks.on_step(
+                self.state.record(self.settings, self.feeder.steps_per_epoch, loss, lr, values=values, logs=logs)
+            )
 
 
 def _copied(task: Task) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in task.state_dict().items()}
-
-
-def _healthy(state: _State, loss: float) -> bool:
-    """Keep a running mean of the loss; False when it is no number or has left the range where it began."""
-    if not math.isfinite(loss):
-        state.mean_loss = loss
-        return False
-    if state.step == 1:
-        state.mean_loss = state.first_loss = loss
-    state.mean_loss = 0.9 * state.mean_loss + 0.1 * loss
-    return state.mean_loss < 10 + 5 * abs(state.first_loss)
-
-
-def _record(
-    state: _State,
-    settings: FitSettings,
-    steps_per_epoch: float,
-    loss: float,
-    lr: float,
-    values: Mapping[str, float],
-    logs: Mapping[str, float] | None = None,
-) -> StepRecord:
-    per_step = state.elapsed_s / max(1, state.step)
-    return StepRecord(
-        step=state.step,
-        steps=settings.steps,
-        epoch=state.step / steps_per_epoch,
-        loss=loss,
-        lr=lr,
-        rate=state.samples / max(1e-9, state.elapsed_s),
-        remaining_s=per_step * (settings.steps - state.step),
-        elapsed_s=state.elapsed_s,
-        values=values,
-        logs=dict(logs or {}),
-    )
+    return {name: value.detach().clone() for name, value in task.state_dict().items()}

@@ -8,15 +8,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from regraft.core.types import Stream
+from regraft.core import nested
+from regraft.core.types import Batch, Stream
 from regraft.engine.device import Machine
+from regraft.engine.layout import arrange
 
 
 class Prediction(NamedTuple):
-    """outputs: (N, …) float32 on the CPU, padding removed. labels: (N,) or None where the stream has none."""
+    """What came out, on the CPU and in the stream's order, padding removed.
 
-    outputs: Tensor
-    labels: Tensor | None
+    outputs: float32 (N, …) where the module gives tensors of one size; of several sizes a list with one entry for each
+    sample; a mapping or list where it gives these. labels: the same of the stream's labels, None where it has none.
+    """
+
+    outputs: Any
+    labels: Any
 
 
 def predict(
@@ -24,39 +30,42 @@ def predict(
     stream: Stream,
     machine: Machine,
     *,
-    call: Callable[[Any], Tensor] | None = None,
+    call: Callable[[Any], Any] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Prediction:
     """Outputs of `call` (the module's `predict` unless told) for epoch 0 of the stream.
 
-    The module is put in evaluation mode and back. on_batch(done, total) is called after each batch.
+    The module is put in evaluation mode and back; inputs come in its `memory_format`, where it has one.
+    on_batch(done, total) is called after each batch.
     """
     function: Any = call or module.predict
+    memory_format = getattr(module, "memory_format", None)
     training = module.training
     modes = {name: m.training for name, m in module.named_modules()}
     module.eval()
-    outputs, labels = [], []
+    outputs, labels = list[Any](), list[Any]()
     try:
         with torch.inference_mode(), machine.fabric.autocast():
             for index, batch in enumerate(stream.epoch(0)):
                 batch = batch.to(machine.device)
-                out = function(channels_last(batch.x)).float()
-                keep = slice(None) if batch.weight is None else batch.weight > 0
-                outputs.append(out[keep].cpu())
+                found = nested.to_cpu_float(_kept(function(arrange(batch.x, memory_format)), batch))
+                outputs.append(found)
                 if batch.y is not None:
-                    labels.append(batch.y[keep].cpu())
+                    labels.append(nested.map_tensors(_kept(batch.y, batch), Tensor.cpu))
                 if on_batch is not None:
                     on_batch(index + 1, len(stream))
     finally:
         module.train(training)
         for name, m in module.named_modules():
             m.training = modes[name]
-    # Cloned outside inference mode, so that callers may use the results in a graph.
-    return Prediction(torch.cat(outputs).clone(), torch.cat(labels).clone() if labels else None)
+    return Prediction(_whole(outputs), _whole(labels) if labels else None)
 
 
-def channels_last(x: Any) -> Any:
-    """Pictures in channels-last memory order, which convolutions run fastest in; anything else as it is."""
-    if isinstance(x, Tensor) and x.dim() == 4:
-        return x.contiguous(memory_format=torch.channels_last)
-    return x
+def _kept(values: Any, batch: Batch) -> Any:
+    """The values of a batch's real samples."""
+    return values if batch.weight is None else nested.gather(values, batch.weight > 0)
+
+
+def _whole(parts: list[Any]) -> Any:
+    """Cloned outside inference mode, so that callers may use the results in a graph."""
+    return nested.map_tensors(nested.concatenate(parts), Tensor.clone)

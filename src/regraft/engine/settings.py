@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from regraft.engine.schedules import schedules
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class FitSettings:
     """Settings of one fit.
 
     steps: optimiser steps in all. accumulate: batches per step. warmup: share of the steps in which the rate rises.
-    final_lr: share of the base rate that the cosine ends at. clip_norm: largest gradient norm, None = off.
+    schedule: how it falls after that, a name in `schedules`; optimizer: a name in `optimizers`.
+    final_lr: share of the base rate that the schedule ends at. clip_norm: largest gradient norm, None = off.
     ema: decay of the running average of the weights, 0 = off. evaluate_every: steps between evaluations.
     patience: evaluations without a better one before stopping, None = never; those before patience_from of the steps do
     not count. keep_start: whether the weights before the first step may be the best. limit_s: seconds of training,
@@ -34,15 +36,20 @@ class FitSettings:
     limit_s: float | None = None
     checkpoint_every_s: float = 30.0
     optimizer: str = "adamw"
+    schedule: str = "cosine"
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 0
 
     def lr_factor(self, progress: float) -> float:
-        """Linear warm-up from 0, then half a cosine down to `final_lr`, for progress in [0, 1] (arXiv:1608.03983)."""
+        """The share of the base rate at a progress in [0, 1]: linear warm-up from 0, then the schedule.
+
+        Raises UsageError for a schedule that there is not.
+        """
+        schedule = schedules.get(self.schedule)
         if progress < self.warmup:
             return progress / self.warmup
-        share = (progress - self.warmup) / max(1e-9, 1 - self.warmup)
-        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        done = (progress - self.warmup) / max(1e-9, 1 - self.warmup)
+        return schedule(min(1.0, done), self.final_lr)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ class LinearTask(Task):
     def __init__(self, backbone: ImageBackbone, outputs: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.memory_format = getattr(backbone, "memory_format", None)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.feature_dim, outputs)
 

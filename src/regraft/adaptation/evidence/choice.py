@@ -67,6 +67,12 @@ class Choice:
         """True where adaptation is kept; None where source-only is: that it would have hurt is not known."""
         return True if self.kept == "adapted" else None
 
+    @property
+    def reason(self) -> str:
+        """What is kept, and why."""
+        kept = "Source-only is kept" if self.kept == "source_only" else f"Adapted with {self.name}"
+        return f"{kept}: {self.why}"
+
     def score(self, name: str) -> float | None:
         """The mean rank by the validators, 1 = best."""
         return self.ranks.get(name)

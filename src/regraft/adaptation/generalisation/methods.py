@@ -189,6 +189,7 @@ class Generalisation(Task):
     def __init__(self, model: Classification, method: GeneralisationMethod) -> None:
         super().__init__()
         self.model, self.method = model, method
+        self.memory_format = model.memory_format
 
     def layer_groups(self) -> dict[str, list[str]]:
         return {group: [f"model.{name}" for name in names] for group, names in self.model.layer_groups().items()}

@@ -12,8 +12,9 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,8 +41,9 @@ from regraft.images.features import features_of
 from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.training import training_transform
 from regraft.images.transform import EvalTransform
-from regraft.strategies import Plan, ProbeHead, RuleStrategy, fit_probe
+from regraft.strategies import Plan, ProbeHead, RuleStrategy
 from regraft.tasks.classification.task import Classification, balanced_weights
+from regraft.tasks.kind import Kind
 from regraft.tasks.linear import LinearTask
 
 SOURCE_ONLY = "source-only"
@@ -54,22 +56,44 @@ PRETRAINED_LR, RANDOM_LR = 1e-4, 1e-3
 STATISTICS_FROM, MOST_STATISTICS = 256, 4096
 
 
+@dataclass(frozen=True)
+class Plain:
+    """A task without the regularisers of `regraft fit`."""
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    regression_loss: Literal["huber", "squared"] = "huber"
+
+
+@dataclass(frozen=True)
+class Domains:
+    """What was read: both domains, the kind of labels, the model to begin with. classes: empty where there are none."""
+
+    source: Labelled | None
+    target: Unlabelled
+    kind: Kind
+    model: LinearTask
+    classes: tuple[str, ...]
+
+
 class AdaptBench:
     """One run's domains, backbone and streams, and the making of candidates."""
 
     def __init__(
         self,
         config: AdaptConfig,
-        source: Labelled | None,
-        target: Unlabelled,
-        model: LinearTask,
-        classes: tuple[str, ...],
+        domains: Domains,
         machine: Machine,
         run: RunDirectory,
         listener: Listener,
     ) -> None:
-        self.config, self.source, self.target = config, source, target
-        self.model, self.classes = model, classes
+        source = domains.source
+        self.config, self.source, self.target = config, source, domains.target
+        self.model, self.kind = domains.model, domains.kind
+        #: The names of the classes; empty where the labels are none.
+        self.classes = domains.classes
+        model = domains.model
         self.machine, self.run, self.listener = machine, run, listener
         self.spec = model.backbone.input_spec
         self.pretrained = bool(model.backbone.provenance) or source is None
@@ -162,10 +186,12 @@ class AdaptBench:
 
     def head(self, features: np.ndarray, indices: np.ndarray) -> ProbeHead:
         """A linear head on source features (N, D) of these source pictures."""
-        assert self.source is not None
-        labels = self.source.labels[indices]
-        folds = fold_of(self.units(indices), labels, max(2, min(5, int(np.bincount(labels).min()))), self.config.seed)
-        return fit_probe(features, labels, folds, len(self.classes))
+        assert self.source is not None and self.source.source.labelling is not None
+        labels, labelling = self.source.labels[indices], self.source.source.labelling
+        strata = labelling.strata(labels)
+        # Ranges of numbers, which nobody named, may be missing from a fold.
+        k = max(2, min(5, int(np.bincount(strata).min()))) if labelling.named else 5
+        return self.kind.solve(features, labels, fold_of(self.units(indices), strata, k, self.config.seed))
 
     def units(self, indices: np.ndarray) -> list[str]:
         """What must stay together of these source pictures: the group, else the picture's own content."""
@@ -174,11 +200,17 @@ class AdaptBench:
 
     def blank(self, backbone: ImageBackbone) -> LinearTask:
         """A model on this backbone, its head still at random."""
-        return Classification(backbone, len(self.classes))
+        return self.kind.task(backbone, Plain(), None)
 
     def on_features(self, features: np.ndarray) -> LinearTask:
         """A model to train on cached features like these (N, D)."""
-        return adapter_model(features, len(self.classes), self.class_weights())
+        # A task takes pictures' backbones; for it an adapter has all that it needs of one.
+        adapter: Any = FeatureAdapter.scaled_to(features)
+        return self.kind.task(adapter, Plain(), self.training_labels())
+
+    def training_labels(self) -> np.ndarray | None:
+        """The labels of the source's training pictures; None without a source."""
+        return None if self.source is None else self.source.labels[self.source.train]
 
     def with_head(self, backbone: ImageBackbone, weight: np.ndarray, bias: np.ndarray) -> LinearTask:
         """A model of its own copy of the backbone and this head."""
@@ -195,7 +227,7 @@ class AdaptBench:
             torch.manual_seed(config.seed + 1)
             method = None if name == SOURCE_ONLY else parse_method(name)
             loss = None if method is None else method.build(start.backbone.feature_dim, len(self.classes))
-            model = Classification(copy.deepcopy(start.backbone), len(self.classes), class_weights=self.class_weights())
+            model = self.kind.task(copy.deepcopy(start.backbone), Plain(), self.training_labels())
             model.load_state_dict({**model.state_dict(), **start.state_dict()})
             return Adaptation(
                 model, loss, weight=self.weight(method), restyle=config.restyle, smoothing=config.smoothing,

@@ -61,6 +61,7 @@ class Adaptation(Task):
     ) -> None:
         super().__init__()
         self.model = model
+        self.memory_format = model.memory_format
         self.loss = loss
         self.weight = (loss.default_weight if weight is None else weight) if loss is not None else 0.0
         self.restyle, self.smoothing, self.shared = restyle, smoothing, shared

@@ -31,6 +31,8 @@ class ImageBackbone(nn.Module):
     """
 
     licence: ClassVar[str] = "unknown"
+    #: The memory order that its convolutions run fastest in; a task with this backbone asks for it.
+    memory_format: torch.memory_format | None = torch.channels_last
 
     def __init__(self, input_spec: InputSpec, feature_dim: int) -> None:
         super().__init__()

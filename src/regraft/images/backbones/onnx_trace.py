@@ -133,10 +133,9 @@ def _pair(values: Any) -> list[int]:
     return pair * 2 if len(pair) == 1 else pair
 
 
-def _convolution(
-    t: _Translation, node: Node, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, output_padding: Any, groups: int,
-) -> str:  # fmt: skip
+def _convolution(t: _Translation, node: Node, x: Any, weight: Any, bias: Any, *geometry: Any) -> str:
+    """geometry: stride, padding, dilation, transposed, output padding and groups, in the operator's order."""
+    stride, padding, dilation, transposed, _, groups = geometry
     if transposed or len(_shape(x)) != 4:
         raise UntranslatableError("The network uses a transposed or other than two-dimensional convolution.")
     inputs = [x, weight] if bias is None else [x, weight, bias]
@@ -170,9 +169,11 @@ def _max_pool(
 
 
 def _average_pool(
-    t: _Translation, node: Node, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor: Any = None,
-) -> str:  # fmt: skip
+    t: _Translation, node: Node, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *how: Any
+) -> str:
+    """how: ceil_mode, count_include_pad and divisor_override, in the operator's order, as far as they are given."""
+    given = (*how, False, True, None)[: len(how)] + (False, True, None)[len(how) :]
+    ceil_mode, count_include_pad, divisor = given
     if divisor is not None:
         raise UntranslatableError("The network averages with a divisor of its own.")
     return t.add(

@@ -13,27 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from regraft.adaptation.altered.streams import ACQUISITION, BIGAUG, RESTYLE
-from regraft.adaptation.base import losses
-from regraft.adaptation.domains import (
-    Labelled,
-    Oracle,
-    Unlabelled,
-    read_labelled,
-    read_oracle,
-    read_unlabelled,
-    split_record,
-)
-from regraft.adaptation.evidence.choice import chosen_validators, decide, ranked
+from regraft.adaptation.domains import Labelled, Oracle, Unlabelled, read_labelled, read_unlabelled, split_record
 from regraft.adaptation.maps.shallow import shallow
 from regraft.adaptation.maps.statistics import has_statistics
-from regraft.adaptation.options import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS, AdaptConfig
+from regraft.adaptation.options import PRIORS, AdaptConfig
+from regraft.adaptation.sides import Side, sides
 from regraft.adaptation.training.answers import Adapted
-from regraft.adaptation.training.bench import SOURCE_ONLY, AdaptBench
+from regraft.adaptation.training.bench import SOURCE_ONLY, AdaptBench, Domains, Plain
 from regraft.adaptation.training.cached import ADABN, FeatureCandidates
 from regraft.adaptation.training.method import is_method, parse_method, variations
-from regraft.adaptation.training.sources import FOR_SEVERAL, WEIGHTING
-from regraft.core.environment import command_line
-from regraft.core.errors import UsageError, unknown_name
+from regraft.adaptation.training.sources import WEIGHTING
 from regraft.core.files import read_json, write_json
 from regraft.core.listener import Listener
 from regraft.core.rundir import artifact_of
@@ -43,7 +32,7 @@ from regraft.images.backbones.catalogue import parse
 from regraft.recipes.adapt.outcome import conclude_adaptation
 from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
-from regraft.tasks.classification.task import Classification
+from regraft.tasks.kinds import kind_for, kind_of
 from regraft.tasks.packing import unpack
 
 #: Without --budget and --epochs: pictures that pass per trained candidate, between 5 and 30 epochs of them.
@@ -54,132 +43,67 @@ LEADING, DECISION_S = 2, 1.5
 
 
 @dataclass(frozen=True)
-class Domains:
-    """What was read: both domains, the model to begin with, and labelled target pictures for figures alone."""
+class Material:
+    """What was read, and labelled target pictures for figures alone."""
 
-    source: Labelled | None
-    target: Unlabelled
-    model: Classification
-    classes: tuple[str, ...]
+    domains: Domains
     oracle: Oracle | None
 
 
-class Adapt(Job[AdaptConfig, Domains]):
-    """`regraft adapt` of classes."""
+class Adapt(Job[AdaptConfig, Material]):
+    """`regraft adapt`, of any kind of labels that can be adapted."""
 
     recipe = "adapt"
 
+    def __init__(self, side: Side) -> None:
+        self.side = side
+
     def check(self, options: AdaptConfig) -> None:
-        methods = method_names(options)
-        if options.keep is not None and options.keep not in (*methods, SOURCE_ONLY):
-            raise UsageError(
-                f"--keep {options.keep} is none of the candidates {', '.join((SOURCE_ONLY, *methods))}: "
-                "name it by --method, too."
-            )
-        chosen_validators(options.validators, with_source=options.source_free is None, setting=options.setting)
+        self.side.check(options)
         if options.source_free is None:
             parse(options.backbone)
 
-    def prepare(self, options: AdaptConfig, machine: Machine, listener: Listener) -> Brief[Domains]:
-        look, source = look_with(listener), None
-        if options.source:
+    def prepare(self, options: AdaptConfig, machine: Machine, listener: Listener) -> Brief[Material]:
+        side, look, source = self.side, look_with(listener), None
+        if options.source_free is None:
             source = read_labelled(
                 options.source, table=options.table, image=options.image, label=options.label, group=options.group,
-                max_bad=options.max_bad, seed=options.seed, progress=look,
+                max_bad=options.max_bad, seed=options.seed, progress=look, read_labels=side.read_labels,
             )  # fmt: skip
         target = read_unlabelled(options.target, max_bad=options.max_bad, progress=look)
-        model, classes, backbone_name = _start(options, source)
-        _check_priors(options, pretrained=bool(model.backbone.provenance))
+        domains, backbone_name = _start(options, source, target)
+        side.check_model(options, pretrained=bool(domains.model.backbone.provenance))
         oracle = None
         if options.oracle is not None:
-            keep_unknown = options.setting == "open"
-            oracle = read_oracle(options.oracle, classes, max_bad=options.max_bad, keep_unknown=keep_unknown)
-        domains = Domains(source, target, model, classes, oracle)
-        return Brief(domains, options.data_name, backbone_name, split_record(source, target))
+            oracle = side.read_oracle(options.oracle, domains.classes, options)
+        return Brief(Material(domains, oracle), options.data_name, backbone_name, split_record(source, target))
 
-    def work(self, options: AdaptConfig, material: Domains, frame: Frame) -> None:
+    def work(self, options: AdaptConfig, material: Material, frame: Frame) -> None:
+        domains, side = material.domains, self.side
         if frame.machine.is_first:
-            _tell(material.source, material.target, material.oracle, frame.listener)
-        bench = AdaptBench(
-            options, material.source, material.target, material.model, material.classes, frame.machine, frame.run,
-            frame.listener,
-        )  # fmt: skip
-        _Adapting(bench, method_names(options), material.oracle, frame).everything()
+            side.tell(domains.source, domains.target, material.oracle, frame.listener)
+        bench = AdaptBench(options, domains, frame.machine, frame.run, frame.listener)
+        _Adapting(bench, side, side.methods(options), material.oracle, frame).everything()
 
 
 def run_adapt(
     config: AdaptConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
-    if config.task == "regression":
-        from regraft.recipes.adapt.numbers import AdaptNumbers  # the rarer way
-
-        return run_job(AdaptNumbers(), config, runs=runs, fresh=fresh, listener=listener)
-    return run_job(Adapt(), config, runs=runs, fresh=fresh, listener=listener)
+    return run_job(Adapt(sides.get(config.task)()), config, runs=runs, fresh=fresh, listener=listener)
 
 
-def method_names(config: AdaptConfig) -> tuple[str, ...]:
-    """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
-    several = config.table is None and len(config.source) > 1
-    known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING, RESTYLE, BIGAUG, ACQUISITION}
-    auto = (*(AUTO_OPEN if config.setting == "open" else AUTO), *(FOR_SEVERAL if several else ()))
-    names = tuple(dict.fromkeys(n for name in config.methods for n in (auto if name == "auto" else (name,))))
-    for name in names:
-        if is_method(name):
-            parse_method(name).build(4, 4)  # an option that a loss refuses is told before anything else is done
-        elif name not in known:
-            raise unknown_name("adaptation method", name, {*known, "auto"})
-    if any(name.partition(":")[0] == OPEN_ALONE for name in names) and config.setting != "open":
-        raise UsageError(f"{OPEN_ALONE} is for a target with classes that the source lacks: it takes --setting open.")
-    if WEIGHTING in names and not several:
-        raise UsageError(
-            f"{WEIGHTING} compares sources: name two or more folders before the target, or leave it out of --method."
-        )
-    if WEIGHTING in config.methods and config.tune == "network":
-        raise UsageError(f"{WEIGHTING} works on cached features: leave --tune network out, or the method.")
-    if config.source_free is None:
-        return names
-    alone = [n for n in names if n == ADABN or (is_method(n) and not parse_method(n).kind.needs_source)]
-    if not alone or (config.methods != ("auto",) and len(alone) < len(names)):
-        able = sorted({ADABN, *(n for n in losses if not losses.get(n).needs_source)})
-        raise UsageError(f"Without source pictures only {', '.join(able)} can work; {', '.join(names)} came.")
-    return tuple(alone)
-
-
-def _check_priors(config: AdaptConfig, *, pretrained: bool) -> None:
-    """UsageError where a method that corrects a head on cached features would have none."""
-    asked = [n for n in config.methods if n in (*PRIORS, RESTYLE, BIGAUG, ACQUISITION)]
-    if asked and (config.tune == "network" or not pretrained):
-        why = "--tune network" if config.tune == "network" else f"{config.backbone}, which has no pretrained weights"
-        raise UsageError(
-            f"{' and '.join(asked)} works on cached features and cannot be used with {why}: take a pretrained backbone "
-            "without --tune network, or leave it out."
-        )
-
-
-def _start(config: AdaptConfig, source: Labelled | None) -> tuple[Classification, tuple[str, ...], str]:
-    """The model to begin with, its classes, and the backbone's name."""
+def _start(config: AdaptConfig, source: Labelled | None, target: Unlabelled) -> tuple[Domains, str]:
+    """Both domains with the model to begin with, and the backbone's name."""
     if config.source_free is not None:
         packed = unpack(artifact_of(config.source_free))
-        return packed.task, packed.labels, str(packed.manifest["backbone"]["name"])
+        domains = Domains(source, target, kind_for(packed), packed.task, packed.labels)
+        return domains, str(packed.manifest["backbone"]["name"])
     assert source is not None
     backbone = create(config.backbone, config.weights)
-    return Classification(backbone, len(source.classes)), source.classes, config.backbone.partition(":")[0]
-
-
-def _tell(source: Labelled | None, target: Unlabelled, oracle: Oracle | None, listener: Listener) -> None:
-    if source is not None:
-        of = f" of {len(source.names)} domains ({', '.join(source.names)})" if source.several else ""
-        listener.say(f"Source: {len(source.source)} pictures{of} in {len(source.classes)} classes.")
-    listener.say(f"Target: {len(target.source)} pictures; their folders' names are not read as labels.")
-    for name, report in (("source", source.audit if source else None), ("target", target.audit)):
-        for finding in report.findings if report else ():
-            if finding.severity != "info":
-                listener.say(f"  {finding.severity} ({name}): {finding.sentence}")
-    if oracle is not None:
-        counted = "count as unknown" if oracle.keeps_unknown else "are left out"
-        left = f"; {oracle.unknown} of other classes {counted}" if oracle.unknown else ""
-        listener.say(f"Oracle: {len(oracle.labels)} labelled target pictures, for the figures alone{left}.")
+    kind = kind_of(source.source, source.labels[source.train], config.label)
+    model = kind.task(backbone, Plain(), None)
+    return Domains(source, target, kind, model, source.classes), config.backbone.partition(":")[0]
 
 
 @dataclass
@@ -187,6 +111,7 @@ class _Adapting:
     """One adaptation on its way through the candidates."""
 
     bench: AdaptBench
+    side: Side
     methods: tuple[str, ...]
     oracle: Oracle | None
     frame: Frame
@@ -201,15 +126,14 @@ class _Adapting:
         candidates = self._on_features()
         if bench.source is None or not bench.pretrained or bench.config.tune == "network":
             candidates += self._trained(self._steps())
-        decision = decide(bench, candidates)
+        decision = self.side.decide(bench, candidates)
         for line in decision.lines:
             bench.listener.say(line)
         if bench.machine.is_first:
             # From here on nothing is chosen any more: the oracle's labels may be used.
             conclude_adaptation(
-                bench, candidates, decision, self.oracle, frame=self.frame, first_s=self.first_s,
-                command=command_line(),
-            )  # fmt: skip
+                bench, self.side, candidates, decision, self.oracle, frame=self.frame, first_s=self.first_s
+            )
 
     def _on_features(self) -> list[Adapted]:
         """The first answer, and with `tune` on features every method that was asked for, in seconds each."""
@@ -253,9 +177,9 @@ class _Adapting:
     def _varied(self, stage: FeatureCandidates, candidates: list[Adapted]) -> list[Adapted]:
         """With a budget: the two leading methods with other weights and lengths, as many as it reaches."""
         bench = self.bench
-        if bench.config.budget_s is None:
+        if bench.config.budget_s is None or not self.side.varies:
             return []
-        leading = [name for name in ranked(bench, candidates) if is_method(name)][:LEADING]
+        leading = [name for name in self.side.ranked(bench, candidates) if is_method(name)][:LEADING]
         seconds = {c.name: c.seconds for c in candidates}
         wanted = [(seconds[name], text) for name in leading for text in variations(name)]
         found: list[Adapted] = []
@@ -273,13 +197,10 @@ class _Adapting:
         return found
 
     def _first_answer(self, found: Adapted) -> None:
-        assert self.bench.source is not None and found.source_logits is not None
-        held = self.bench.source.labels[self.bench.source.held]
-        own = float((found.source_logits.argmax(1) == held).mean())
         self.first_s = self.clock.spent()
         self.bench.listener.say(
-            f"First answer after {self.first_s:.1f} s: a probe on the source, {own:.1%} on {len(held)} held-out "
-            "source pictures; how it does on the target is not known."
+            f"First answer after {self.first_s:.1f} s: a probe on the source, {self.side.first(self.bench, found)}; "
+            "how it does on the target is not known."
         )
         self.clock.keep()
 

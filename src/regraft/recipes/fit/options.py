@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from regraft.core.errors import UsageError, nearest
 from regraft.measure.metrics import METRICS, NUMBER_METRICS
@@ -36,7 +36,8 @@ class FitConfig(StrategyOptions):
     epochs: float | None = Field(None, gt=0)
     batch_size: int = Field(32, ge=1, le=4096)
     accumulate: int = Field(1, ge=1)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: str = Field("adamw", description="What takes the steps: adamw or sgd.")
+    schedule: str = Field("cosine", description="How the rate falls after the warm-up: cosine, constant or step.")
     weight_decay: float = Field(0.02, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0)
@@ -55,6 +56,9 @@ class FitConfig(StrategyOptions):
     deterministic: bool = False
     device: str = "auto"
     devices: int = Field(1, ge=1)
+    nodes: int = Field(
+        1, ge=1, description="How many machines, each with that many processes. The same command is started on each."
+    )
     precision: str = "auto"
     threads: int | None = Field(None, ge=1)
     resamples: int = Field(2000, ge=100)
@@ -66,6 +70,16 @@ class FitConfig(StrategyOptions):
     def _known_metric(cls, value: str) -> str:
         if value != "auto" and value not in METRICS and value not in NUMBER_METRICS:
             raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
+        return value
+
+    @field_validator("optimizer", "schedule")
+    @classmethod
+    def _registered(cls, value: str, info: ValidationInfo) -> str:
+        # Imported when asked: the registries come with PyTorch, which a look at the options does not need.
+        from regraft.engine.optimizers import optimizers
+        from regraft.engine.schedules import schedules
+
+        (optimizers if info.field_name == "optimizer" else schedules).get(value)
         return value
 
     @field_validator("strategies")

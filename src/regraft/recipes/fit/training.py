@@ -110,6 +110,7 @@ def _usual_settings(bench: Workbench, told: Training, batches: int) -> FitSettin
         limit_s=told.limit_s,
         checkpoint_every_s=config.checkpoint_every_s,
         optimizer=config.optimizer,
+        schedule=config.schedule,
         seed=config.seed,
     )
 

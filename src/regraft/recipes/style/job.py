@@ -66,14 +66,13 @@ def run_stylize(config: StyleConfig, *, listener: Listener | None = None) -> lis
         keep_freed_memory()
     torch.manual_seed(config.seed or 0)
     styler = build_styler(config, device=device, count=len(inputs))
-    styles = read_styles(config, styler, device)
-    masks = read_masks(config)
+    easel = _Easel(config, styler, read_styles(config, styler, device), read_masks(config), device, listener)
     outcomes = []
     for (source, picture), target in zip(read_each(inputs, listener), outputs, strict=True):
         if isinstance(picture, str):
             outcomes.append(Styled(source, error=picture))
             continue
-        outcomes.append(_one(config, styler, source, target, picture, styles, masks, device, listener))
+        outcomes.append(easel.paint(source, target, picture))
     return outcomes
 
 
@@ -139,63 +138,89 @@ def mask_picture(path: Path) -> Tensor:
     return found if picture.alpha is None else found * picture.alpha
 
 
-def _one(
-    config: StyleConfig, styler: Styler, source: Path, target: Path, picture: Picture,
-    styles: list[tuple[Any, float]], masks: list[Tensor | None] | None, device: torch.device, listener: Listener,
-) -> Styled:  # fmt: skip
-    long_px = config.size or min(max(picture.size_px), styler.default_long_px or max(picture.size_px))
-    size = fit_long_side(picture.size_px, long_px)
-    if size != picture.size_px:
-        listener.say(
-            f"{source.name}: {picture.size_px[1]} × {picture.size_px[0]} px, worked on and written at "
-            f"{size[1]} × {size[0]} px" + ("." if config.size else "; --size sets another longer side.")
+@dataclass(frozen=True)
+class _Easel:
+    """What every picture of a run is painted with. masks: per style, or None."""
+
+    config: StyleConfig
+    styler: Styler
+    styles: list[tuple[Any, float]]
+    masks: list[Tensor | None] | None
+    device: torch.device
+    listener: Listener
+
+    def paint(self, source: Path, target: Path, picture: Picture) -> Styled:
+        """One picture, written, and with `report` or `measure` its figures."""
+        config = self.config
+        size = self._size(source, picture)
+        content = resize(picture.pixels, size).to(self.device)
+        run = self._painter(source, target)
+        measured = config.report or config.measure
+        stylised, costs = measure_costs(run, content, repeats=1, noise=False)
+        if measured and costs.latency_ms[0] < 1000 * REPEATED_BELOW_S:
+            _, costs = measure_costs(run, content, repeats=_REPEATS, noise=True, seed=config.seed or 0)
+        if config.ssim is not None:
+            dialled = search(content, stylised, config.ssim)
+            image, strength = dialled.image, dialled.strength
+            self.listener.say(f"{source.name}: SSIM {dialled.ssim:.4f} with {strength:.0%} of the stylised picture.")
+        else:
+            image, strength = blend(content, stylised, config.strength), config.strength
+        alpha = None if picture.alpha is None else resize(picture.alpha, size)
+        write_picture(replace(picture, pixels=image.cpu(), alpha=alpha), target, force=config.force)
+        outcome = Styled(source, target, strength=strength)
+        return self._measured(outcome, content, stylised, costs) if measured else outcome
+
+    def _size(self, source: Path, picture: Picture) -> tuple[int, int]:
+        long_px = self.config.size or min(max(picture.size_px), self.styler.default_long_px or max(picture.size_px))
+        size = fit_long_side(picture.size_px, long_px)
+        if size != picture.size_px:
+            self.listener.say(
+                f"{source.name}: {picture.size_px[1]} × {picture.size_px[0]} px, worked on and written at "
+                f"{size[1]} × {size[0]} px" + ("." if self.config.size else "; --size sets another longer side.")
+            )
+        return size
+
+    def _painter(self, source: Path, target: Path) -> Callable[[Tensor], Tensor]:
+        config, masks = self.config, self.masks
+        placed = None if masks is None else [None if mask is None else mask.to(self.device) for mask in masks]
+        shown = _shower(config, target, source, self.listener)
+
+        def run(pixels: Tensor) -> Tensor:
+            if config.keep_colour is not None:
+                return stylize_keeping_colour(
+                    self.styler, pixels, self.styles, config.keep_colour, masks=placed, on_step=shown
+                )
+            return self.styler.stylize(pixels, self.styles, masks=placed, on_step=shown)
+
+        return run
+
+    def _measured(self, outcome: Styled, content: Tensor, stylised: Tensor, costs: Costs) -> Styled:
+        """The outcome with its figures, of the file as it was written, and with `report` the page."""
+        config, target = self.config, outcome.output
+        assert target is not None
+        evaluator = Evaluator(
+            content, self.styles if self.styler.takes is Tensor else [], yardstick(config.evaluation_weights)
         )
-    content = resize(picture.pixels, size).to(device)
-    placed = None if masks is None else [None if mask is None else mask.to(device) for mask in masks]
-    shown = _shower(config, target, source, listener)
+        written = read_picture(target).pixels.to(self.device)
+        figures = described(evaluator, evaluator.figures(written), costs)
+        figures["strength"] = outcome.strength
+        page = None
+        if config.report:
+            from regraft.report.style_page import StylePage, render_style
 
-    def run(pixels: Tensor) -> Tensor:
-        if config.keep_colour is not None:
-            return stylize_keeping_colour(styler, pixels, styles, config.keep_colour, masks=placed, on_step=shown)
-        return styler.stylize(pixels, styles, masks=placed, on_step=shown)
-
-    measured = config.report or config.measure
-    stylised, costs = measure_costs(run, content, repeats=1, noise=False)
-    if measured and costs.latency_ms[0] < 1000 * REPEATED_BELOW_S:
-        _, costs = measure_costs(run, content, repeats=_REPEATS, noise=True, seed=config.seed or 0)
-    if config.ssim is not None:
-        dialled = search(content, stylised, config.ssim)
-        image, strength = dialled.image, dialled.strength
-        listener.say(f"{source.name}: SSIM {dialled.ssim:.4f} with {strength:.0%} of the stylised picture.")
-    else:
-        image, strength = blend(content, stylised, config.strength), config.strength
-    alpha = None if picture.alpha is None else resize(picture.alpha, size)
-    result = replace(picture, pixels=image.cpu(), alpha=alpha)
-    write_picture(result, target, force=config.force)
-    outcome = Styled(source, target, strength=strength)
-    if not measured:
-        return outcome
-    measure = yardstick(config.evaluation_weights)
-    pictures = styles if styler.takes is Tensor else []
-    evaluator = Evaluator(content, pictures, measure)
-    written = read_picture(target).pixels.to(device)
-    figures = described(evaluator, evaluator.figures(written), costs)
-    figures["strength"] = strength
-    page = None
-    if config.report:
-        from regraft.report.style_page import StylePage, render_style
-
-        points = front(content, stylised, evaluator.gram_cosine)
-        page = render_style(
-            target.with_suffix(".html"),
-            StylePage(
-                content=content, result=written,
-                styles=[(path.name, weight, picture if isinstance(picture, Tensor) else None)
-                        for (path, weight), (picture, _) in zip(config.styles, styles, strict=True)],
-                figures=figures, front=points, method=config.chosen_method, name=source.name, asked_ssim=config.ssim,
-            ),
-        )  # fmt: skip
-    return replace(outcome, figures=figures, report=page)
+            styles = [
+                (path.name, weight, picture if isinstance(picture, Tensor) else None)
+                for (path, weight), (picture, _) in zip(config.styles, self.styles, strict=True)
+            ]
+            page = render_style(
+                target.with_suffix(".html"),
+                StylePage(
+                    content=content, result=written, styles=styles, figures=figures,
+                    front=front(content, stylised, evaluator.gram_cosine), method=config.chosen_method,
+                    name=outcome.content.name, asked_ssim=config.ssim,
+                ),
+            )  # fmt: skip
+        return replace(outcome, figures=figures, report=page)
 
 
 def described(evaluator: Evaluator, figures: Figures, costs: Costs) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from regraft.style.base import fit_short_side, resize
 from regraft.style.networks.model_file import load_style_model, save_style_model
 from regraft.style.networks.transfer_net import StudentNet
 from regraft.style.training.batch_losses import StyleTerms
-from regraft.style.training.pruning import HealTask, PruningReport, prune
-from regraft.style.training.steps import TrainingSize, crops, train
+from regraft.style.training.pruning import HealTask, Photos, PruningReport, prune
+from regraft.style.training.steps import Course, TrainingSize, crops, train
 from regraft.style.training.task import style_targets
 
 #: Photos that channels are measured on, and that the outcome is; the side of their centre squares.
@@ -66,10 +66,10 @@ def run_prune_style(
         size = TrainingSize(steps, side_px, batch)
         # Read as the held-out ones were, an unreadable photo would stop the training: only those that can be.
         streams = {"content": crops(_readable(used_paths), size, seed)}
-        train(HealTask(smaller, net), streams, steps, machine, lr=rate, seed=seed, on_step=tell)
+        train(HealTask(smaller, net), streams, Course(steps, rate, seed), machine, on_step=tell)
 
     found, report = prune(
-        net, used, held, terms, targets, threshold=threshold, heal=heal if steps else None,
+        net, Photos(used, held), terms, targets, threshold=threshold, heal=heal if steps else None,
         on_channel=lambda done, total: listener.progress("channels", done, total),
     )  # fmt: skip
     card = {**model.card, "pruned": {**report.to_json(), "heal_steps": steps}}

@@ -28,7 +28,7 @@ from regraft.style.networks.model_file import save_style_model, student_model
 from regraft.style.networks.shipped import packaged_net
 from regraft.style.networks.transfer_net import StudentNet, TeacherNet
 from regraft.style.training.batch_losses import StyleTerms
-from regraft.style.training.steps import STUDENT_RULES, TrainingSize, crops, train, training_pictures
+from regraft.style.training.steps import STUDENT_RULES, Course, TrainingSize, crops, train, training_pictures
 from regraft.style.training.task import StudentTask, TeacherTask, style_targets
 
 #: Of the content pictures, this share and no more than so many are held out, to say what the training reached.
@@ -217,15 +217,16 @@ class _StyleTraining:
         body = 1.0 if config.start == "scratch" else 0.2
         rules = [Rule("group:styles", 1.0), Rule(".*", body)]
         train(
-            task, {"content": content}, config.steps, self.machine, lr=config.lr, seed=config.seed, rules=rules,
+            task, {"content": content}, Course(config.steps, config.lr, config.seed, rules), self.machine,
             checkpoints=self.run.path / "work" / "teacher", on_step=self._tell("teacher", config.steps),
         )  # fmt: skip
         student = self._begun(begun_student)
         student.begin_with_colours(self.painting)
         lesson = StudentTask(student, teacher, torch.ones(1), network, [self.painting], short_px=config.side_px)
         train(
-            lesson, {"content": content}, config.student_steps, self.machine, lr=3 * config.lr, seed=config.seed + 1,
-            rules=STUDENT_RULES, checkpoints=self.run.path / "work" / "student",
+            lesson, {"content": content},
+            Course(config.student_steps, 3 * config.lr, config.seed + 1, STUDENT_RULES), self.machine,
+            checkpoints=self.run.path / "work" / "student",
             on_step=self._tell("student", config.student_steps),
         )  # fmt: skip
         return _Trained(teacher, student, StyleTerms(network), self.painting, config.side_px)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -48,6 +49,25 @@ class BoundedPixels(Function):
         (x,) = ctx.saved_tensors
         outwards = ((x < 0) & (gradients[0] > 0)) | ((x > 1) & (gradients[0] < 0))
         return gradients[0].masked_fill(outwards, 0)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a picture is optimised towards. regions: a mask (1, h, w) per style, or None; constraint: a least SSIM."""
+
+    styles: Sequence[Tensor]
+    shares: Sequence[float]
+    regions: Sequence[Tensor] | None
+    constraint: LeastSSIM | None
+    on_step: OnStep | None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """That many steps at one scale, after `done` at coarser ones."""
+
+    steps: int
+    done: int = 0
 
 
 @methods.register("gatys")
@@ -111,11 +131,11 @@ class Gatys(Styler):
         Above LARGEST_PX it is its lowest pyramid level that is optimised, and what changed there is added.
         """
         self.network.to(content.device)
-        constraint = None if self.settings.ssim is None else LeastSSIM(self.settings.ssim)
+        aim = self._aim(styles, shares, regions, on_step)
         if max(content.shape[-2:]) <= LARGEST_PX:
-            return self._optimise(image, content, styles, shares, regions, self.steps, 0, constraint, on_step)
+            return self._optimise(image, content, aim, Stretch(self.steps))
         low, below = (levels(picture, octaves(picture.shape[-2:]))[-1].clamp(0, 1) for picture in (image, content))
-        better = self._optimise(low, below, styles, shares, regions, self.steps, 0, constraint, on_step)
+        better = self._optimise(low, below, aim, Stretch(self.steps))
         return (image + resize(better - low, image.shape[-2:])).clamp(0, 1)
 
     def _coarse_to_fine(
@@ -126,10 +146,10 @@ class Gatys(Styler):
         budget = split_steps(self.steps, sizes)
         image = self._first(resize(content, sizes[0]), styles, shares)
         done = 0
-        constraint = None if self.settings.ssim is None else LeastSSIM(self.settings.ssim)
+        aim = self._aim(styles, shares, regions, on_step)
         for size, steps in zip(sizes, budget, strict=True):
             image, small = resize(image.contiguous(), size), resize(content, size)
-            image = self._optimise(image, small, styles, shares, regions, steps, done, constraint, on_step)
+            image = self._optimise(image, small, aim, Stretch(steps, done))
             done += steps
         return image
 
@@ -141,14 +161,21 @@ class Gatys(Styler):
             return content.clone()
         return monge_kantorovich_to(content, mix([moments(style) for style in styles], shares))
 
-    def _optimise(
-        self, image: Tensor, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float],
-        regions: Sequence[Tensor] | None, steps: int, done: int, constraint: LeastSSIM | None, on_step: OnStep | None,
-    ) -> Tensor:  # fmt: skip
-        """One scale: `steps` updates of the image (3, h, w) towards targets of that scale."""
+    def _aim(
+        self, styles: Sequence[Tensor], shares: Sequence[float], regions: Sequence[Tensor] | None,
+        on_step: OnStep | None,
+    ) -> Aim:  # fmt: skip
+        constraint = None if self.settings.ssim is None else LeastSSIM(self.settings.ssim)
+        return Aim(styles, shares, regions, constraint, on_step)
+
+    def _optimise(self, image: Tensor, content: Tensor, aim: Aim, stretch: Stretch) -> Tensor:
+        """One scale: updates of the image (3, h, w) towards targets of that scale."""
+        constraint, on_step, done = aim.constraint, aim.on_step, stretch.done
         with torch.no_grad():
             kept = None if self.settings.kept is None else self.settings.kept.to(content)
-            loss_of = Objective(self.network, self.weights, content, styles, shares, regions, constraint, kept)
+            loss_of = Objective(
+                self.network, self.weights, content, aim.styles, aim.shares, aim.regions, constraint, kept
+            )
         pixels = image.detach().clone().contiguous().requires_grad_(True)
         optimizer: torch.optim.Optimizer
         if self.optimizer == "adam":
@@ -166,7 +193,7 @@ class Gatys(Styler):
             loss.backward()
             return loss
 
-        for step in range(1, steps + 1):
+        for step in range(1, stretch.steps + 1):
             if self.optimizer == "adam":  # L-BFGS needs a function that stays the same
                 loss_of.shift = SHIFTS[step % len(SHIFTS)]
             loss = float(optimizer.step(closure).detach())

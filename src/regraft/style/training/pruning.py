@@ -136,18 +136,27 @@ def cut(net: StudentNet, kept: Sequence[Tensor]) -> StudentNet:
     return found.train(net.training)
 
 
+@dataclass(frozen=True)
+class Photos:
+    """Photos (N, 3, h, w) in [0, 1]: those that channels are measured on, and those that the outcome is."""
+
+    measured: Tensor
+    held_out: Tensor
+
+
 def prune(
-    net: StudentNet, pictures: Tensor, held_out: Tensor, terms: StyleTerms, targets: Mapping[str, BatchMoments], *,
+    net: StudentNet, photos: Photos, terms: StyleTerms, targets: Mapping[str, BatchMoments], *,
     threshold: float = THRESHOLD, multiple: int = MULTIPLE,
     heal: Callable[[StudentNet], object] | None = None, on_channel: Callable[[int, int], None] | None = None,
 ) -> tuple[StudentNet, PruningReport]:  # fmt: skip
-    """`net` without the channels whose contributions on `pictures` add up to at most `threshold`.
+    """`net` without the channels whose contributions on the measured photos add up to at most `threshold`.
 
-    heal: trains the smaller network in place, for a short while. The report is of `held_out`, pictures of the same
-    size that the choice did not see. `net` is left as it was. Raises UsageError as `contributions` does.
+    heal: trains the smaller network in place, for a short while. The report is of the held-out photos,
+    of the same size, that the choice did not see. `net` is left as it was. Raises UsageError as `contributions` does.
     """
     net = net.eval()
-    measured = contributions(net, pictures, terms, targets, on_channel)
+    held_out = photos.held_out
+    measured = contributions(net, photos.measured, terms, targets, on_channel)
     shares = measured.shares
     kept = dispensable(shares, threshold, multiple=multiple)
     found = cut(net, kept).eval()
@@ -163,14 +172,16 @@ def prune(
     lost = sum(float(share.clamp(min=0).sum() - share.clamp(min=0)[channels].sum())
                for share, channels in zip(shares, kept, strict=True))  # fmt: skip
     report = PruningReport(
-        threshold, net.inner, found.inner, _parameters(net), _parameters(found), lost, len(pictures), len(held_out),
-        *losses, *likeness,
+        threshold, net.inner, found.inner, _parameters(net), _parameters(found), lost,
+        len(photos.measured), len(held_out), *losses, *likeness,
     )  # fmt: skip
     return found, report
 
 
 class HealTask(Task):
     """A cut student learns again what it painted before: ‖S(x) − S₀(x)‖² over ‖S₀(x) − x‖², for streams of content."""
+
+    memory_format = torch.channels_last
 
     def __init__(self, net: StudentNet, before: StudentNet) -> None:
         super().__init__()

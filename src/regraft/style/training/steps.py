@@ -54,15 +54,35 @@ def crops(paths: Sequence[Path], size: TrainingSize, seed: int) -> PictureStream
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Course:
+    """How long a style network trains, and at which rates. limit_s: seconds of training, None = as long as it takes."""
+
+    steps: int
+    lr: float
+    seed: int
+    rules: Sequence[Rule] = (Rule(".*", 1.0),)
+    limit_s: float | None = None
+
+
 def train(
-    task: Task, streams: Mapping[str, Stream], steps: int, machine: Machine, *, lr: float, seed: int,
-    rules: Sequence[Rule] = (Rule(".*", 1.0),), checkpoints: Path | None = None, limit_s: float | None = None,
+    task: Task,
+    streams: Mapping[str, Stream],
+    course: Course,
+    machine: Machine,
+    *,
+    checkpoints: Path | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
-) -> FitResult:  # fmt: skip
+) -> FitResult:
     """Adam without decay, a short warm-up, a running average of the weights that is kept at the end."""
     settings = FitSettings(
-        steps=steps, warmup=0.02, weight_decay=0.0, ema=0.995, seed=seed, limit_s=limit_s, checkpoint_every_s=60.0
+        steps=course.steps,
+        warmup=0.02,
+        weight_decay=0.0,
+        ema=0.995,
+        seed=course.seed,
+        limit_s=course.limit_s,
+        checkpoint_every_s=60.0,
     )
-    return fit(
-        task, streams, RuleStrategy(rules).plan(task, lr), settings, machine, on_step=on_step, checkpoints=checkpoints
-    )
+    plan = RuleStrategy(course.rules).plan(task, course.lr)
+    return fit(task, streams, plan, settings, machine, on_step=on_step, checkpoints=checkpoints)

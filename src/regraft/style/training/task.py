@@ -53,6 +53,8 @@ class TeacherTask(Task):
     share of both. content_weight: multiple of the style term.
     """
 
+    memory_format = torch.channels_last
+
     def __init__(
         self, net: TeacherNet, network: PerceptualNetwork, styles: Sequence[Tensor], *, short_px: int,
         content_weight: float = 0.2,
@@ -85,6 +87,8 @@ class StudentTask(Task):
     picture as it is, the student in training half of the time with noise of up to NOISE (as noisy students do: Xie et
     al. 2020, arXiv:1911.04252). shares: the style's mixture (K,) in the teacher.
     """
+
+    memory_format = torch.channels_last
 
     def __init__(
         self, net: StudentNet, teacher: TeacherNet, shares: Tensor, network: PerceptualNetwork,
@@ -135,6 +139,8 @@ class ArbitraryTask(Task):
     painted again with noise, calmed as noisy photos are, and what the two pictures differ by more than the photos is a
     loss (stability training: Zheng et al. 2016, arXiv:1604.04326).
     """
+
+    memory_format = torch.channels_last
 
     def __init__(
         self, net: ArbitraryNet, network: PerceptualNetwork, *, content_weight: float = 0.1,

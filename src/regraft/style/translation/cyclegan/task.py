@@ -59,6 +59,7 @@ class CycleGAN(Task):
     """
 
     phases = (GENERATORS, DISCRIMINATORS)
+    memory_format = torch.channels_last
 
     def __init__(
         self,

@@ -1,14 +1,39 @@
-"""From a plan to an optimiser whose groups carry their real rates."""
+"""Optimisers by name, and the way from a plan to one whose groups carry their real rates."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from regraft.core.errors import PlanError, UsageError
+from regraft.core.errors import PlanError
+from regraft.core.registry import Registry
 from regraft.engine.settings import FitSettings
+
+#: Parameter groups as `torch.optim` takes them, each with its rate and decay.
+Groups = list[dict[str, Any]]
+
+
+class OptimizerBuilder(Protocol):
+    """What a name stands for: parameter groups with their own rates, and the base rate `lr`."""
+
+    def __call__(self, groups: Groups, lr: float, settings: FitSettings) -> torch.optim.Optimizer: ...
+
+
+optimizers: Registry[OptimizerBuilder] = Registry("optimizer")
+
+
+@optimizers.register("adamw")
+def adamw(groups: Groups, lr: float, settings: FitSettings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    return torch.optim.AdamW(groups, lr=lr, betas=settings.betas)
+
+
+@optimizers.register("sgd")
+def sgd(groups: Groups, lr: float, settings: FitSettings) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov's momentum of 0.9."""
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
 
 
 class Row(Protocol):
@@ -38,7 +63,11 @@ class PlanLike(Protocol):
 
 
 def build_optimizer(task: nn.Module, plan: PlanLike, settings: FitSettings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) or Nesterov SGD; one group per (rate, thaw, decay)."""
+    """The optimiser that the settings name, with one group per (rate, thaw, decay).
+
+    Raises PlanError where nothing trains, UsageError for a name that there is not.
+    """
+    build = optimizers.get(settings.optimizer)
     parameters = dict(task.named_parameters())
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for row in plan.rows:
@@ -46,7 +75,7 @@ def build_optimizer(task: nn.Module, plan: PlanLike, settings: FitSettings) -> t
             groups.setdefault((row.lr, row.from_progress, row.decay), []).append(parameters[row.name])
     if not groups:
         raise PlanError("The plan trains nothing: give at least one rule a rate.")
-    described = [
+    described: Groups = [
         {
             "params": members,
             "lr": plan.base_lr * multiple,
@@ -56,11 +85,7 @@ def build_optimizer(task: nn.Module, plan: PlanLike, settings: FitSettings) -> t
         }
         for (multiple, start, decay), members in groups.items()
     ]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(described, lr=plan.base_lr, betas=settings.betas)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(described, lr=plan.base_lr, momentum=0.9, nesterov=True)
-    raise UsageError(f"--optimizer takes adamw or sgd; {settings.optimizer!r} came.")
+    return build(described, plan.base_lr, settings)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, settings: FitSettings, progress: float) -> float:

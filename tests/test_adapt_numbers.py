@@ -23,7 +23,7 @@ from regraft.adaptation.sides.numbers import AUTO, number_methods, number_tools
 from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch, DomainView
-from regraft.tasks import Regression
+from regraft.tasks.regression.task import Regression
 
 
 def views(shift: float = 1.0, noise: float = 0.3) -> tuple[DomainView, DomainView]:

@@ -118,8 +118,8 @@ def test_manifest_that_is_no_json_is_refused(artifact: Path, content: bytes) -> 
 
 
 def test_manifest_without_a_field_is_refused(artifact: Path) -> None:
-    edit(artifact, labels=None, temperature=None)
-    with pytest.raises(ArtifactError, match="lacks labels, temperature"):
+    edit(artifact, labels=None, task=None)
+    with pytest.raises(ArtifactError, match="lacks task, labels"):
         read_manifest(artifact)
 
 

@@ -16,15 +16,19 @@ from PIL import Image
 from regraft.core.errors import ArtifactError, DataError, ExportError, MissingExtraError, UsageError
 from regraft.core.types import InputSpec
 from regraft.deploy.onnx import export as onnx_export
-from regraft.deploy.onnx.export import ExportReport, build_model, export_onnx, judge
+from regraft.deploy.onnx.export import ExportReport, build_model, export_onnx, judged
 from regraft.deploy.onnx.predictor import OnnxPredictor
 from regraft.deploy.onnx.preprocess import preprocessing
 from regraft.deploy.predictor import Predictor
 from regraft.images.backbones import create
 from regraft.images.transform import EvalTransform
-from regraft.tasks import Classification
+from regraft.tasks.classification.agreement import compare_probabilities
+from regraft.tasks.classification.calibration import ClassCalibration
+from regraft.tasks.classification.kind import ClassKind
+from regraft.tasks.classification.reading import ClassReader
+from regraft.tasks.classification.task import Classification
+from regraft.tasks.kind import Check
 from regraft.tasks.packing import pack, unpack
-from regraft.tasks.prediction import ClassReader
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -53,7 +57,8 @@ def make_artifact(folder: Path, backbone: str) -> Path:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_var.fill_(0.2)
         task.head.weight.mul_(8)
-    return pack(folder, task, LABELS, temperature=1.7, threshold=0.25, provenance={}, metrics={})
+    calibration = ClassCalibration(1.7, {"threshold": 0.25})
+    return pack(folder, ClassKind(LABELS), task, calibration, provenance={}, metrics={})
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +232,7 @@ def test_unreadable_check_pictures_are_counted(
 
 def run_judge(found: np.ndarray, reference: np.ndarray, labels: np.ndarray | None = None) -> ExportReport:
     described = {"path": "m", "bytes": 1, "opset": 18, "generated": False, "unreadable": 0}
-    return judge(found, reference, labels, min_agreement=0.995, described=described, started=0.0)
+    return judged(compare_probabilities(found, reference, Check(labels)), len(reference), described, 0.0)
 
 
 def test_the_rules_of_refusal() -> None:
@@ -268,10 +273,9 @@ def test_a_falling_metric_is_refused() -> None:
     reference = np.tile(np.array([[0.509, 0.491]]), (1000, 1))
     found = reference.copy()
     found[:6] = found[:6, ::-1]  # six of a thousand; agreement is asked less of here than the metric
-    described = {"path": "m", "bytes": 1, "opset": 18, "generated": False, "unreadable": 0}
-    with pytest.raises(ExportError, match="accuracy falls"):
-        judge(found, reference, np.zeros(1000, int), min_agreement=0.9, described=described, started=0.0)
-    judge(found, reference, np.ones(1000, int), min_agreement=0.9, described=described, started=0.0)
+    told = compare_probabilities(found, reference, Check(np.zeros(1000, int), least=0.9))
+    assert "accuracy falls" in told.refused
+    assert not compare_probabilities(found, reference, Check(np.ones(1000, int), least=0.9)).refused
 
 
 def test_asking_wrongly_is_told(artifact: Path, pictures: list[Path], tmp_path: Path) -> None:
@@ -319,6 +323,8 @@ def test_the_runtime_of_an_open_target_calls_it_unknown(
 ) -> None:
     plain = OnnxPredictor.load(exported[0], threads=1)
     assert plain.metadata["regraft.unknown"] == "false" and plain.reader == ClassReader(plain.labels, plain.threshold)
-    metadata = onnx_export._metadata(replace(unpack(artifact), unknown=True))  # type: ignore[type-var]
+    packed = unpack(artifact)
+    assert isinstance(packed.calibration, ClassCalibration)
+    metadata = onnx_export._metadata(replace(packed, calibration=replace(packed.calibration, unknown=True)))
     (found,) = OnnxPredictor(plain.session, metadata).predict(pictures[0], threshold=1.0)
     assert found.label == "unknown" and found.unknown and not found.abstained

@@ -15,7 +15,9 @@ from regraft.deploy.predictor import Prediction, Predictor, expand_inputs
 from regraft.images.backbones import create
 from regraft.images.stream import PictureStream
 from regraft.images.transform import EvalTransform
-from regraft.tasks import Classification
+from regraft.tasks.classification.calibration import ClassCalibration
+from regraft.tasks.classification.kind import ClassKind
+from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack
 
 LABELS = ("ant", "bee", "wasp")
@@ -33,10 +35,15 @@ def make_task() -> Classification:
     return task
 
 
+def packed(folder: Path, threshold: float = 0.0, unknown: bool = False) -> Path:
+    calibration = ClassCalibration(TEMPERATURE, {"threshold": threshold}, unknown)
+    return pack(folder, ClassKind(LABELS), make_task(), calibration, provenance={}, metrics={})
+
+
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "artifact"
-    return pack(folder, make_task(), LABELS, temperature=TEMPERATURE, threshold=0.0, provenance={}, metrics={})
+    return packed(folder)
 
 
 @pytest.fixture(scope="module")
@@ -151,17 +158,14 @@ def test_abstains_below_the_threshold(
     assert unsure.confidence == confidence
     assert unsure.to_json()["abstained"] is True
     assert predictor.predict(pictures[0], threshold=confidence - 1e-4)[0].label is not None
-    own = pack(tmp_path / "a", make_task(), LABELS, temperature=TEMPERATURE, threshold=1.0, provenance={}, metrics={})
+    own = packed(tmp_path / "a", threshold=1.0)
     strict = Predictor.load(own, device="cpu")
     assert strict.predict(pictures[0])[0].label is None
     assert strict.predict(pictures[0], threshold=0.0)[0].label is not None
 
 
 def test_a_model_of_an_open_target_calls_it_unknown(pictures: list[Path], tmp_path: Path) -> None:
-    own = pack(
-        tmp_path / "a", make_task(), LABELS, temperature=TEMPERATURE, threshold=1.0, unknown=True, provenance={},
-        metrics={},
-    )  # fmt: skip
+    own = packed(tmp_path / "a", threshold=1.0, unknown=True)
     (found,) = Predictor.load(own, device="cpu").predict(pictures[0])
     assert (found.label, found.unknown, found.abstained) == ("unknown", True, False)
     assert found.to_json()["unknown"] is True and found.top[0][0] in LABELS

@@ -39,9 +39,6 @@ MANY_PARAMETERS = {
     "data/reading.py:read_source": 10,
     "images/stream.py:PictureStream.__init__": 13,
     "recipes/style/prune.py:run_prune_style": 11,
-    "tasks/classification/kind.py:ClassKind.alarms": 9,
-    "tasks/kind.py:Kind.alarms": 9,
-    "tasks/regression/kind.py:NumberKind.alarms": 9,
 }
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}

@@ -29,10 +29,10 @@ from regraft.measure import (
 )
 from regraft.measure.regression import resampled
 from regraft.strategies import fit_number_probe
-from regraft.tasks import Regression
 from regraft.tasks.kinds import reading
 from regraft.tasks.regression.labels import NumberColumn
 from regraft.tasks.regression.numbers import DISTINCT, are_numbers, check_spread, parse_number, quantile_bins
+from regraft.tasks.regression.task import Regression
 from test_tasks_classification import Tiny
 
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from regraft.core.types import Batch, Features, InputSpec
 from regraft.images.backbones import ImageBackbone
-from regraft.tasks import Classification
-from regraft.tasks.classification.task import balanced_weights
+from regraft.tasks.classification.task import Classification, balanced_weights
 
 SPEC = InputSpec("image", (3, 8, 8), {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)})
 

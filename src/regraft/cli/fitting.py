@@ -20,7 +20,7 @@ def fit(
     data: Annotated[list[Path] | None, typer.Argument(help="Folder per class, or train/ val/ test/ folders.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV or Parquet in place of class folders.")] = None,
     image: Annotated[str, typer.Option(help="The table's column of picture paths.")] = "image",
-    label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
+    label: Annotated[list[str], typer.Option(help="The table's column of labels; again for several.")] = ["label"],  # noqa: B006
     group: Annotated[
         str | None, typer.Option(help="Column, or regex on the file name, that keeps e.g. a patient on one side.")
     ] = None,
@@ -80,7 +80,7 @@ def fit(
     from regraft.recipes.fit.options import checked
 
     config = checked(
-        roots=tuple(data or ()), table=table, image=image, label=label, group=group, split=split, test=test,
+        roots=tuple(data or ()), table=table, image=image, label=tuple(label), group=group, split=split, test=test,
         max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, task=task,
         strategies=tuple(name.strip() for name in strategies.split(",") if name.strip()), last=last, metric=metric,
         lr=lr, batch_size=batch_size, accumulate=accumulate, optimizer=optimizer, schedule=schedule,
@@ -129,7 +129,7 @@ def evaluate(
     data: Annotated[list[Path] | None, typer.Argument(help="Labelled pictures: folder per class.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV or Parquet in place of class folders.")] = None,
     image: Annotated[str, typer.Option()] = "image",
-    label: Annotated[str, typer.Option()] = "label",
+    label: Annotated[list[str], typer.Option(help="Again for several.")] = ["label"],  # noqa: B006
     group: Annotated[str | None, typer.Option(help="What was sampled together, for the intervals.")] = None,
     device: DeviceOption = "auto",
     runs: Annotated[Path, typer.Option()] = Path("runs"),
@@ -140,7 +140,7 @@ def evaluate(
     from regraft.recipes.evaluate.options import EvaluateConfig
 
     config = EvaluateConfig.checked(
-        model=run, roots=tuple(data or ()), table=table, image=image, label=label, group=group, device=device
+        model=run, roots=tuple(data or ()), table=table, image=image, label=tuple(label), group=group, device=device
     )
     with Screen() as screen:
         found = run_evaluate(config, runs=runs, listener=screen.listener)

@@ -21,7 +21,7 @@ FORMAT = "regraft.artifact/1"
 READABLE = (FORMAT,)
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
-REQUIRED = ("format", "backbone", "task", "input_spec", "labels", "temperature", "files")
+REQUIRED = ("format", "backbone", "task", "input_spec", "labels", "files")
 MANIFEST_LIMIT_BYTES = 8 << 20
 WEIGHTS_LIMIT_BYTES = 32 << 30
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from regraft.core.errors import UsageError
+
+
+def _one_alone(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+
+#: A name, or several where an option is given again; one alone is the same in either form.
+OneOrSeveral = Annotated[str | tuple[str, ...], AfterValidator(_one_alone)]
 
 
 class Options(BaseModel):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
@@ -17,10 +18,13 @@ class Registry(Generic[T]):
     Another package adds to it through the entry-point group `regraft.<kind>`; those load when a name is first looked
     up, and a name that is there already is kept. Names are looked up here and nowhere else: a configuration file cannot
     name a dotted path to import.
+
+    built_in: modules of this package that register themselves, imported at the same moment.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, built_in: Sequence[str] = ()) -> None:
         self.kind = kind
+        self._built_in = tuple(built_in)
         self._items: dict[str, T] = {}
         self._loaded = False
 
@@ -57,5 +61,7 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
+        for module in self._built_in:
+            import_module(module)
         for point in entry_points(group=f"regraft.{self.kind.replace(' ', '_')}"):
             self._items.setdefault(point.name, point.load())

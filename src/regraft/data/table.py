@@ -111,7 +111,8 @@ def _rows(table: Path) -> list[dict[str, Any]]:
         except ImportError as error:
             raise MissingExtraError("Reading Parquet tables", "parquet") from error
         try:
-            return parquet.read_table(table).to_pylist()
+            rows: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
+            return rows
         except Exception as error:  # pyarrow's own tree of errors, all of which say: no Parquet file
             raise DataError(f"{table} cannot be read as Parquet: {error}") from error
     try:

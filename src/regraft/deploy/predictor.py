@@ -15,8 +15,10 @@ from regraft.core.rundir import artifact_of
 from regraft.core.types import InputSpec, Stream
 from regraft.deploy.inputs import as_list, expand_inputs, name_of, read_ahead
 from regraft.images.transform import EvalTransform
-from regraft.tasks.packing import PackedClassifier, PackedRegressor, unpack_any
-from regraft.tasks.prediction import NumberPrediction, Prediction, check_options
+from regraft.tasks.classification.reading import Prediction
+from regraft.tasks.packing import Packed, unpack
+from regraft.tasks.reading import check_options
+from regraft.tasks.regression.reading import NumberPrediction
 
 __all__ = ["NumberPrediction", "Prediction", "Predictor", "expand_inputs"]
 
@@ -28,7 +30,7 @@ class Predictor:
     below which a classifier abstains.
     """
 
-    def __init__(self, packed: PackedClassifier | PackedRegressor, device: torch.device) -> None:
+    def __init__(self, packed: Packed, device: torch.device) -> None:
         self.packed = packed
         self.device = device
         self.labels = packed.labels
@@ -45,7 +47,7 @@ class Predictor:
         there.
         """
         chosen = _device(device)
-        return cls(unpack_any(artifact_of(Path(path))), chosen)
+        return cls(unpack(artifact_of(Path(path))), chosen)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -58,7 +60,7 @@ class Predictor:
 
     def predict(
         self, paths_or_arrays: Any, *, top: int = 1, threshold: float | None = None, batch_size: int = 32
-    ) -> list[Prediction] | list[NumberPrediction]:
+    ) -> list[Any]:
         """One prediction per picture, in order: a class, or of a regression a number with its interval.
 
         paths_or_arrays: paths, uint8 arrays (H, W, 3) or Pillow images, mixed as you like, or a single one of
@@ -67,15 +69,14 @@ class Predictor:
         always gives a class. A picture that cannot be read gives a prediction with its
         error.
         """
-        least = self.threshold if threshold is None else threshold
-        check_options(top, least, batch_size)
+        check_options(top, threshold, batch_size)
         items = as_list(paths_or_arrays)
-        return list(self._answers(items, top, least, batch_size))
+        return list(self._answers(items, top, threshold, batch_size))
 
     def probabilities(self, pictures: Stream | Any, *, batch_size: int = 32) -> np.ndarray:
         """A classifier's `answers`: probabilities float32 (N, K), temperature applied."""
-        if not isinstance(self.packed, PackedClassifier):
-            raise UsageError("This model gives numbers, and no probabilities: call answers().")
+        if "probabilities" not in self.packed.outputs:
+            raise UsageError(f"This model gives {self.packed.outputs[0]}, and no probabilities: call answers().")
         return self.answers(pictures, batch_size=batch_size)
 
     def answers(self, pictures: Stream | Any, *, batch_size: int = 32) -> np.ndarray:
@@ -97,7 +98,7 @@ class Predictor:
             rows.append(self._compute(torch.stack([p for p in read if isinstance(p, Tensor)])))
         return np.concatenate(rows)
 
-    def _answers(self, items: list[Any], top: int, threshold: float, batch_size: int) -> Iterator[Any]:
+    def _answers(self, items: list[Any], top: int, threshold: float | None, batch_size: int) -> Iterator[Any]:
         remaining = iter(items)
         for read in read_ahead(items, self.transform, batch_size):
             whole = [picture for picture in read if isinstance(picture, Tensor)]

@@ -44,7 +44,7 @@ def details(thumbnails: np.ndarray) -> np.ndarray:
     real = thumbnails.astype(np.float32)
     fine = (real - blur @ real @ blur.T).reshape(len(real), -1)
     fine -= fine.mean(axis=1, keepdims=True)
-    return fine / np.maximum(np.linalg.norm(fine, axis=1, keepdims=True), 1e-6)
+    return np.asarray(fine / np.maximum(np.linalg.norm(fine, axis=1, keepdims=True), 1e-6))
 
 
 def alike(hashes: list[int | None], thumbnails: np.ndarray) -> list[tuple[int, int]]:

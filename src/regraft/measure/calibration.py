@@ -44,7 +44,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, doubting: bool = 
         targets = targets * (1 - doubt) + (1 - targets) * doubt / (classes - 1)
 
     def loss(log_temperature: float) -> float:
-        return -float((targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum()) / n
+        return float(-float((targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum()) / n)
 
     bounds = (np.log(COLDEST), np.log(HOTTEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})

@@ -52,7 +52,7 @@ def class_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     against it.
     """
     probabilities = softmax(logits, fit_temperature(logits, labels, doubting=True))
-    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))
+    return np.asarray(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)))
 
 
 def choose(rounds: Sequence[Mapping[str, Candidate]], metric: str, losses_of: Losses = class_losses) -> str:

@@ -7,7 +7,7 @@ below and closed above.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,9 +55,25 @@ NUMBER_METRICS: dict[str, Metric] = {
 }
 
 
+_FURTHER: dict[str, Metric] = {}
+
+
+def add_metrics(metrics: Mapping[str, Metric]) -> None:
+    """Make a kind's own metrics known; a name that is there keeps its meaning, and ValueError says where it differs."""
+    for name, metric in metrics.items():
+        if named_metrics().get(name, metric) != metric:
+            raise ValueError(f"the metric {name!r} is known already, as {named_metrics()[name]}")
+        _FURTHER[name] = metric
+
+
+def named_metrics() -> dict[str, Metric]:
+    """All metrics that are known, of classes, of numbers, and of what has been added."""
+    return {**METRICS, **NUMBER_METRICS, **_FURTHER}
+
+
 def metric_of(name: str) -> Metric:
-    """The metric of that name, of classes or of numbers; UsageError with the nearest match where there is none."""
-    known = {**METRICS, **NUMBER_METRICS}
+    """The metric of that name, of any kind; UsageError with the nearest match where there is none."""
+    known = named_metrics()
     if name not in known:
         raise unknown_name("metric", name, known)
     return known[name]
@@ -137,14 +153,14 @@ def checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 
 def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
     """The index of each confidence's bin, (low, high]; 0 falls into the first."""
-    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1))
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Minus the log-probability of each sample's class (N,), in nats; rows are normalised first."""
     total = np.maximum(probabilities.sum(axis=1), SMALLEST_PROBABILITY)
     chosen = probabilities[np.arange(len(labels)), labels] / total
-    return -np.log(np.maximum(chosen, SMALLEST_PROBABILITY))
+    return np.asarray(-np.log(np.maximum(chosen, SMALLEST_PROBABILITY)))
 
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:

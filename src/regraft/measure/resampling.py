@@ -63,7 +63,8 @@ def prepared(name: str, probabilities: np.ndarray, labels: np.ndarray) -> Callab
 def _mean_where(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Row means of above / below over the columns where below > 0."""
     seen = below > 0
-    return np.where(seen, above / np.where(seen, below, 1), 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    total = np.where(seen, above / np.where(seen, below, 1), 0).sum(axis=1)
+    return np.asarray(total / np.maximum(seen.sum(axis=1), 1))
 
 
 def _ece(probabilities: np.ndarray, correct: np.ndarray, bins: int = 15) -> Callable[[np.ndarray], np.ndarray]:

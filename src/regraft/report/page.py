@@ -12,10 +12,11 @@ from markupsafe import Markup
 
 from regraft.core.errors import ArtifactError
 from regraft.core.files import replacing
-from regraft.measure import METRICS, NUMBER_METRICS, Interval, format_gain, format_value, metric_of, risk_coverage
+from regraft.measure import METRICS, Interval, format_gain, format_value, metric_of, risk_coverage
 from regraft.report import figures, gathering
 from regraft.report.numbers import numbers
 from regraft.report.schema import Report, read_report
+from regraft.tasks.kinds import known_metrics
 
 #: Names of distances for people.
 _DISTANCES = {
@@ -34,7 +35,7 @@ def render(run: Path) -> Path:
     where report.json is missing, of an unknown version, or names a metric that is unknown.
     """
     report = read_report(run)
-    known = [*METRICS, *NUMBER_METRICS]
+    known = [*known_metrics()]
     if report.metric not in known:
         raise ArtifactError(f"{run / 'report.json'} has the metric {report.metric!r}; known are {', '.join(known)}.")
     environment = Environment(

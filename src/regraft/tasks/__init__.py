@@ -1,7 +1,1 @@
-"""Floor 2: what is minimised."""
-
-from regraft.tasks.classification.task import Classification
-from regraft.tasks.linear import LinearTask
-from regraft.tasks.regression.task import Regression
-
-__all__ = ["Classification", "LinearTask", "Regression"]
+"""Floor 3: what is minimised, and all that is special about a kind of labels; one folder a kind."""

@@ -1,6 +1,6 @@
 """A model to an artifact and back: everything that predicting needs, and nothing else.
 
-What differs between classes and numbers is in `PackedClassifier` and `PackedRegressor`: how outputs become answers.
+What differs between kinds of labels is asked of the kind that the manifest names, as "<modality>-<kind>".
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -19,159 +19,100 @@ from regraft.core.errors import ArtifactError
 from regraft.core.types import InputSpec
 from regraft.images.backbones import catalogue
 from regraft.images.backbones.base import ImageBackbone
-from regraft.measure.conformal import UNKNOWN, ConformalInterval
-from regraft.tasks.classification.task import Classification
+from regraft.tasks.kind import Calibration, Kind
+from regraft.tasks.kinds import kinds
 from regraft.tasks.linear import LinearTask
-from regraft.tasks.prediction import ClassReader, NumberReader, Reader
-from regraft.tasks.regression.task import Regression
-
-KIND, NUMBER_KIND = "image-classification", "image-regression"
+from regraft.tasks.reading import Reader
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A model out of its artifact, in evaluation mode.
-
-    labels: names of the outputs, in their order. threshold: the confidence below which the answer is "not sure".
-    """
+    """A model out of its artifact, in evaluation mode. labels: names of the outputs, in their order."""
 
     task: LinearTask
     labels: tuple[str, ...]
     manifest: Mapping[str, Any]
-
-    threshold: float = 0.0
-
-    #: Names of what `finish` gives, as an exported file has them; the first is the answer.
-    outputs: ClassVar[tuple[str, ...]] = ()
+    kind: Kind
+    calibration: Calibration
 
     @property
     def input_spec(self) -> InputSpec:
         return self.task.backbone.input_spec
 
+    @property
+    def threshold(self) -> float:
+        """The confidence below which the model abstains."""
+        return self.calibration.threshold
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `finish` gives, as an exported file has them; the first is the answer."""
+        return self.calibration.outputs
+
     def finish(self, outputs: Tensor) -> tuple[Tensor, ...]:
         """What the task's outputs (N, K) mean: the tensors (N, K) that `outputs` names."""
-        raise TypeError(f"{type(self).__name__} does not define finish")
+        return self.calibration.finish(outputs)
 
     def reader(self) -> Reader:
         """What turns rows into predictions; an exported file gets the same one from its metadata."""
-        raise TypeError(f"{type(self).__name__} does not define reader")
-
-
-@dataclass(frozen=True)
-class PackedClassifier(Packed):
-    """A classifier. temperature divides the logits before the softmax.
-
-    unknown: whether an answer below the threshold is "none of these classes" and not "not sure".
-    """
-
-    task: Classification
-    temperature: float = 1.0
-    unknown: bool = False
-
-    outputs: ClassVar[tuple[str, ...]] = ("probabilities", "logits")
-
-    def finish(self, outputs: Tensor) -> tuple[Tensor, ...]:
-        return (outputs / self.temperature).softmax(dim=1), outputs
-
-    def reader(self) -> Reader:
-        return ClassReader(self.labels, self.threshold, self.unknown)
-
-
-@dataclass(frozen=True)
-class PackedRegressor(Packed):
-    """A regression of one output, and how far it may be off."""
-
-    task: Regression
-    interval: ConformalInterval = UNKNOWN
-
-    outputs: ClassVar[tuple[str, ...]] = ("numbers",)
-
-    def finish(self, outputs: Tensor) -> tuple[Tensor, ...]:
-        return (outputs,)
-
-    def reader(self) -> Reader:
-        return NumberReader(self.interval)
+        return self.calibration.reader(self.labels)
 
 
 def pack(
     folder: Path,
-    task: Classification,
-    labels: tuple[str, ...],
+    kind: Kind,
+    task: LinearTask,
+    calibration: Calibration,
     *,
-    temperature: float,
-    threshold: float,
-    unknown: bool = False,
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
-    """Write the artifact of a classifier. provenance and metrics are for people; loading does not need them."""
-    described = {
-        "temperature": temperature, "threshold": threshold, "unknown": unknown, "provenance": provenance,
-        "metrics": metrics,
-    }  # fmt: skip
-    return _write(folder, task, labels, {"kind": KIND, "n_classes": len(labels)}, described)
-
-
-def pack_regression(
-    folder: Path,
-    task: Regression,
-    name: str,
-    *,
-    interval: ConformalInterval,
-    provenance: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-) -> Path:
-    """Write the artifact of a regression of one output, called `name`; provenance and metrics as for `pack`."""
-    kind = {"kind": NUMBER_KIND, "outputs": 1, "centre": float(task.centre[0]), "scale": float(task.scale[0])}
-    described = {"temperature": 1.0, "interval": interval.to_json(), "provenance": provenance, "metrics": metrics}
-    return _write(folder, task, (name,), kind, described)
-
-
-def _write(
-    folder: Path, task: LinearTask, labels: tuple[str, ...], kind: Mapping[str, Any], described: Mapping[str, Any]
-) -> Path:
+    """Write the artifact. provenance and metrics are for people; loading does not need them."""
     backbone = task.backbone
+    described = {**calibration.to_manifest(), "provenance": provenance, "metrics": metrics}
     plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in described.items()}
     manifest = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "regraft": installed("regraft"),
-        "task": dict(kind),
+        "task": {"kind": f"{backbone.input_spec.modality}-{kind.name}", **kind.described_task(task)},
         "backbone": {**backbone.recipe, "feature_dim": backbone.feature_dim},
         "input_spec": backbone.input_spec.to_json(),
-        "labels": list(labels),
+        "labels": list(kind.labels),
         "licence": backbone.provenance.get("licence") or backbone.licence,
         **plain,
     }
     return write_artifact(folder, manifest, task.state_dict())
 
 
-def unpack(folder: Path) -> PackedClassifier:
-    """A classifier's artifact folder. Raises ArtifactError where it holds another model, or does not fit itself."""
-    found = unpack_any(folder)
-    if not isinstance(found, PackedClassifier):
-        raise ArtifactError(f"{folder} holds a model for {NUMBER_KIND!r}; this command takes {KIND}.")
-    return found
+def unpack(folder: Path, kind: str | None = None) -> Packed:
+    """Load an artifact folder. kind: the only one that is taken.
 
-
-def unpack_any(folder: Path) -> PackedClassifier | PackedRegressor:
-    """Load an artifact folder. Raises ArtifactError where its weights and its description do not fit each other."""
+    Raises ArtifactError where it holds a model of another or of an unknown kind, or where its weights and its
+    description do not fit each other.
+    """
     manifest, tensors = read_artifact(folder)
-    kind = manifest["task"].get("kind")
-    if kind not in (KIND, NUMBER_KIND):
-        raise ArtifactError(f"{folder} holds a model for {kind!r}; this version knows {KIND} and {NUMBER_KIND}.")
+    named = str(manifest["task"].get("kind"))
+    name = named.partition("-")[2]
+    if name not in kinds:
+        raise ArtifactError(f"{folder} holds a model for {named!r}; this version knows {', '.join(kinds.names())}.")
+    if kind is not None and name != kind:
+        raise ArtifactError(f"{folder} holds a model for {named!r}; this command takes {kind}.")
     labels = tuple(str(label) for label in manifest["labels"])
-    backbone = _backbone(manifest)
-    if kind == KIND:
-        task = Classification(backbone, len(labels))
-        _load(folder, task, tensors, manifest)
-        threshold, temperature = float(manifest.get("threshold", 0.0)), float(manifest["temperature"])
-        return PackedClassifier(task, labels, manifest, threshold, temperature, manifest.get("unknown") is True)
-    regression = Regression(backbone, len(labels))
-    _load(folder, regression, tensors, manifest)
-    return PackedRegressor(regression, labels, manifest, interval=_interval(folder, manifest.get("interval")))
+    found = kinds.get(name)
+    task = found.blank(rebuilt_backbone(manifest), labels)
+    _load(folder, task, tensors, manifest)
+    try:
+        calibration = found.calibration_of(manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"The manifest in {folder} does not say what the model's outputs mean ({type(error).__name__}: {error}): "
+            "copy the artifact again from its run."
+        ) from error
+    return Packed(task, labels, manifest, found.of_task(task, labels), calibration)
 
 
-def _backbone(manifest: Mapping[str, Any]) -> ImageBackbone:
+def rebuilt_backbone(manifest: Mapping[str, Any]) -> ImageBackbone:
+    """The backbone that a manifest describes, of its own modality, before the weights are loaded."""
     described = manifest["backbone"]
     spec = InputSpec.from_json(manifest["input_spec"])
     backbone = catalogue.build(described["family"], described["model"], described.get("options", {}), pretrained=False)
@@ -189,13 +130,3 @@ def _load(folder: Path, task: LinearTask, tensors: Mapping[str, Tensor], manifes
         name = manifest["backbone"]["name"]
         raise ArtifactError(f"The weights in {folder} do not fit its {name}: {first}.") from error
     task.eval()
-
-
-def _interval(folder: Path, value: Any) -> ConformalInterval:
-    """What a manifest says of the interval; none where it says nothing."""
-    if value is None:
-        return UNKNOWN
-    try:
-        return ConformalInterval.from_json(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"The manifest in {folder} describes no interval by {value!r}: copy it again.") from error

@@ -110,7 +110,7 @@ def prior_offset(source_prior: np.ndarray, target_prior: np.ndarray) -> Array:
 
 
 def _top(probabilities: Array) -> Array:
-    return np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
+    return np.asarray(np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)])
 
 
 def _checked(probabilities: np.ndarray) -> Array:
@@ -126,4 +126,4 @@ def _prior(prior: np.ndarray, classes: int | None = None) -> Array:
         raise UsageError(f"A prior is one share ≥ 0 for each class; {p.tolist()} came.")
     if classes is not None and len(p) != classes:
         raise UsageError(f"A prior over {len(p)} classes came for {classes} classes.")
-    return p / p.sum()
+    return np.asarray(p / p.sum())

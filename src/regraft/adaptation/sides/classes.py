@@ -23,10 +23,11 @@ from regraft.data.labels import Cells, Labelling
 from regraft.measure.metrics import score
 from regraft.measure.open_set import open_set_figures
 from regraft.measure.probabilities import softmax
+from regraft.tasks.classification.calibration import ClassCalibration
+from regraft.tasks.classification.reading import UNKNOWN
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.linear import LinearTask
 from regraft.tasks.packing import pack
-from regraft.tasks.prediction import UNKNOWN
 
 
 @sides.register("classification")
@@ -145,9 +146,10 @@ class ClassSide(Side):
     def pack(self, bench: AdaptBench, model: LinearTask, choice: Choice, provenance: Mapping[str, Any]) -> None:
         assert isinstance(model, Classification)
         decision = _decision(choice)
+        rule = {"threshold": decision.threshold}
+        calibration = ClassCalibration(decision.temperature, rule, unknown=decision.setting.name == "open")
         pack(
-            bench.run.artifact, model, bench.classes, temperature=decision.temperature, threshold=decision.threshold,
-            unknown=decision.setting.name == "open", provenance=provenance,
+            bench.run.artifact, bench.kind, model, calibration, provenance=provenance,
             metrics={"kept": choice.kept, "method": choice.name},
         )  # fmt: skip
 

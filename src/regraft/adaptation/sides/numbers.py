@@ -28,7 +28,8 @@ from regraft.measure.conformal import UNKNOWN
 from regraft.measure.regression import number_summary
 from regraft.measure.verdict import format_gain, format_number
 from regraft.tasks.linear import LinearTask
-from regraft.tasks.packing import pack_regression
+from regraft.tasks.packing import pack
+from regraft.tasks.regression.calibration import NumberCalibration
 from regraft.tasks.regression.labels import number_column
 from regraft.tasks.regression.task import Regression
 
@@ -112,8 +113,8 @@ class NumberSide(Side):
 
     def pack(self, bench: AdaptBench, model: LinearTask, choice: Choice, provenance: Mapping[str, Any]) -> None:
         assert isinstance(model, Regression)
-        pack_regression(
-            bench.run.artifact, model, bench.config.label, interval=UNKNOWN, provenance=provenance,
+        pack(
+            bench.run.artifact, bench.kind, model, NumberCalibration(UNKNOWN), provenance=provenance,
             metrics={"metric": self.metric, "kept": choice.kept, "method": choice.name},
         )  # fmt: skip
 

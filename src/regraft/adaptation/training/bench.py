@@ -42,7 +42,7 @@ from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.training import training_transform
 from regraft.images.transform import EvalTransform
 from regraft.strategies import Plan, ProbeHead, RuleStrategy
-from regraft.tasks.classification.task import Classification, balanced_weights
+from regraft.tasks.classification.task import Classification, class_weights
 from regraft.tasks.kind import Kind
 from regraft.tasks.linear import LinearTask
 
@@ -60,6 +60,7 @@ STATISTICS_FROM, MOST_STATISTICS = 256, 4096
 class Plain:
     """A task without the regularisers of `regraft fit`."""
 
+    metric: str = "auto"
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -363,10 +364,7 @@ class AdaptBench:
         """Weights (K,) of the source's classes, None where they are about even."""
         if self.source is None:
             return None
-        counts = np.bincount(self.source.labels[self.source.train], minlength=len(self.classes))
-        if counts.max() < 1.5 * max(1, counts.min()):
-            return None
-        return balanced_weights(torch.from_numpy(counts))
+        return class_weights(self.source.labels[self.source.train], len(self.classes))
 
     # ---- on disk ------------------------------------------------------------------------------------------------
 

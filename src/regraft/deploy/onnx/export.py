@@ -30,7 +30,8 @@ from regraft.deploy.inputs import read_picture
 from regraft.deploy.onnx.predictor import FORMAT, OnnxPredictor
 from regraft.deploy.onnx.preprocess import preprocessing
 from regraft.deploy.predictor import Predictor
-from regraft.tasks.packing import Packed, PackedClassifier, PackedRegressor
+from regraft.tasks.kind import Agreement, Check
+from regraft.tasks.packing import Packed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,13 +42,6 @@ log = logging.getLogger(__name__)
 OPSET = 18
 #: One protobuf holds 2 GiB; the graph itself needs some of it.
 LIMIT_BYTES = (2 << 30) - (64 << 20)
-#: One grey level of rounding in the resize moves probabilities by far less than this, on average over the
-#: pictures.
-MEAN_DIFFERENCE_LIMIT = 0.02
-#: Two labels whose probabilities are nearer than this are tied: one grey level decides between them.
-TIE = 0.02
-#: One number may be off by this share of the training numbers' deviation.
-NUMBER_LIMIT = 0.1
 #: Of generated pictures, where none are given.
 GENERATED_SIZES_PX = ((97, 131), (240, 181), (333, 500), (64, 64), (640, 401), (50, 211))
 
@@ -59,7 +53,7 @@ class ExportReport:
     agreement: share of equal top-1 labels among the n_checked pictures; for a regression of numbers that differ by at
     most a tenth of the training numbers' deviation. max_difference, mean_difference: of each picture's largest
     probability difference; for a regression of its number, over that deviation. accuracy_*: where labels were given.
-    unreadable: check pictures left out.
+    unreadable: check pictures left out. told: the difference in words, with a place for `max_difference`.
     """
 
     path: str
@@ -74,10 +68,11 @@ class ExportReport:
     accuracy_model: float | None
     accuracy_onnx: float | None
     seconds: float
+    told: str = ""
     of_classes: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "told"}
 
 
 def export_onnx(
@@ -93,7 +88,7 @@ def export_onnx(
 
     check_pictures: pictures to compare on, each at its own size, the validation pictures by preference; None
     compares on six generated ones. labels: their class indices (N,), for the accuracy of both. Raises
-    ExportError where the two disagree (see `judge`) or the weights are over 2 GiB, ArtifactError for a broken
+    ExportError where the two disagree (see `Kind.compare`) or the weights are over 2 GiB, ArtifactError for a broken
     artifact, MissingExtraError without the extra `onnx`.
     """
     started = time.monotonic()
@@ -113,96 +108,21 @@ def export_onnx(
             "opset": opset,
             "generated": check_pictures is None,
             "unreadable": unreadable,
+            "of_classes": predictor.packed.kind.name == "classification",
         }
-        if isinstance(predictor.packed, PackedRegressor):
-            scale = float(predictor.packed.task.scale[0])
-            report = judge_numbers(found, reference, scale, described=described, started=started)
-        else:
-            known = None if labels is None else np.asarray(labels)[kept]
-            report = judge(found, reference, known, min_agreement=min_agreement, described=described, started=started)
+        known = None if labels is None else np.asarray(labels)[kept]
+        check = Check(known, check_pictures is None, min_agreement)
+        report = judged(predictor.packed.kind.compare(found, reference, check), len(reference), described, started)
     log.info("%s: %d bytes, agreement %.4f", out, report.bytes, report.agreement)
     return report
 
 
-def judge(
-    found: np.ndarray,
-    reference: np.ndarray,
-    labels: np.ndarray | None,
-    *,
-    min_agreement: float,
-    described: dict[str, Any],
-    started: float,
-) -> ExportReport:
-    """The report on probabilities (N, K) of the file and of the model; ExportError where they disagree.
-
-    Refused is: top-1 agreement below `min_agreement` (one picture whose two labels are tied in the model is
-    excused, since among fewer than 200 pictures one alone would decide); accuracy lower by more than max(1
-    picture, 0.5 %); probabilities apart by more than 0.02 on average. Agreement and accuracy are not asked of
-    generated pictures, on which a model may be undecided everywhere.
-    """
-    n = len(reference)
-    ours, theirs = reference.argmax(axis=1), found.argmax(axis=1)
-    rows = np.arange(n)
-    flipped = ours != theirs
-    tied = reference[rows, ours] - reference[rows, theirs] < TIE
-    hard = int(flipped.sum()) - min(1, int((flipped & tied).sum()))
-    apart = np.abs(found - reference).max(axis=1)
-    right = None if labels is None else (int((ours == labels).sum()), int((theirs == labels).sum()))
-    report = ExportReport(
-        **described,
-        n_checked=n,
-        agreement=float(1 - flipped.mean()),
-        max_difference=float(apart.max()),
-        mean_difference=float(apart.mean()),
-        accuracy_model=right[0] / n if right else None,
-        accuracy_onnx=right[1] / n if right else None,
-        seconds=time.monotonic() - started,
-    )
-    reason = ""
-    if not np.isfinite(found).all():
-        reason = "it gives probabilities that are not numbers"
-    elif report.mean_difference > MEAN_DIFFERENCE_LIMIT:
-        reason = f"its probabilities differ by {report.mean_difference:.3f} on average (largest {apart.max():.3f})"
-    elif not report.generated and 1 - hard / n < min_agreement:
-        reason = f"its first label agrees on {report.agreement:.2%}, below {min_agreement:.2%}"
-    elif right and right[0] - right[1] > max(1, 0.005 * n):
-        reason = f"its accuracy falls from {right[0] / n:.2%} to {right[1] / n:.2%}"
-    if reason:
-        raise _refused(n, reason)
-    return report
-
-
-def judge_numbers(
-    found: np.ndarray, reference: np.ndarray, scale: float, *, described: dict[str, Any], started: float
-) -> ExportReport:
-    """The report on numbers (N, 1) of the file and of the model; ExportError where they disagree.
-
-    scale: deviation of the training numbers. Refused is a number that is off by more than a tenth of it, or numbers
-    off by more than 0.02 of it on average. Generated pictures may only disagree on average: far from the training
-    pictures a regression is steep.
-    """
-    apart = np.abs(found - reference).max(axis=1) / scale
-    report = ExportReport(
-        **described,
-        n_checked=len(reference),
-        agreement=float((apart <= NUMBER_LIMIT).mean()),
-        max_difference=float(apart.max()),
-        mean_difference=float(apart.mean()),
-        accuracy_model=None,
-        accuracy_onnx=None,
-        seconds=time.monotonic() - started,
-        of_classes=False,
-    )
-    reason = ""
-    if not np.isfinite(found).all():
-        reason = "it gives numbers that are not finite"
-    elif report.mean_difference > MEAN_DIFFERENCE_LIMIT * (5 if report.generated else 1):
-        reason = f"its numbers differ by {report.mean_difference:.3f} of the training numbers' deviation on average"
-    elif not report.generated and report.max_difference > NUMBER_LIMIT:
-        reason = f"a number differs by {report.max_difference:.3f} of the training numbers' deviation"
-    if reason:
-        raise _refused(len(reference), reason)
-    return report
+def judged(agreement: Agreement, n: int, described: dict[str, Any], started: float) -> ExportReport:
+    """The report on n answers of the file and of the model; ExportError where the kind of labels refuses them."""
+    if agreement.refused:
+        raise _refused(n, agreement.refused)
+    values = {key: value for key, value in asdict(agreement).items() if key != "refused"}
+    return ExportReport(**described, **values, n_checked=n, seconds=time.monotonic() - started)
 
 
 def _refused(n: int, reason: str) -> ExportError:
@@ -304,11 +224,7 @@ def _metadata(packed: Packed) -> dict[str, str]:
         "backbone": str(manifest["backbone"].get("name", "")),
         "licence": str(manifest.get("licence") or "unknown"),
     }
-    if isinstance(packed, PackedClassifier):
-        values["temperature"] = repr(packed.temperature)
-        values["unknown"] = "true" if packed.unknown else "false"
-    if isinstance(packed, PackedRegressor):
-        values["interval"] = json.dumps(packed.interval.to_json())
+    values |= {key: json.dumps(value) for key, value in packed.calibration.to_metadata().items()}
     return {f"regraft.{key}": value for key, value in values.items()}
 
 

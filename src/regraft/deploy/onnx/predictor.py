@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from regraft.core.errors import ArtifactError, MissingExtraError
 from regraft.deploy.inputs import as_list, name_of, read_ahead
-from regraft.measure.conformal import ConformalInterval
-from regraft.tasks.prediction import ClassReader, NumberReader, Reader, check_options
+from regraft.tasks.kinds import kinds
+from regraft.tasks.reading import Reader, check_options
 
 FORMAT = "regraft.onnx/1"
 READABLE = (FORMAT,)
@@ -29,13 +30,12 @@ class OnnxPredictor:
         self.metadata = metadata
         self.labels: tuple[str, ...] = tuple(json.loads(metadata["regraft.labels"]))
         self.threshold = float(metadata["regraft.threshold"])
-        unknown = metadata.get("regraft.unknown") == "true"
-        self.reader: Reader = ClassReader(self.labels, self.threshold, unknown)
+        # Files that name no kind are older than kinds: of a regression, which has an interval, or of classes.
+        plain = "regression" if "regraft.interval" in metadata else "classification"
+        calibration = kinds.get(metadata.get("regraft.kind", plain)).calibration_of(_described(metadata))
+        self.reader: Reader = calibration.reader(self.labels)
         #: The output that is the answer.
-        self.output = "probabilities"
-        if "regraft.interval" in metadata:  # a regression
-            self.reader = NumberReader(ConformalInterval.from_json(json.loads(metadata["regraft.interval"])))
-            self.output = "numbers"
+        self.output: str = calibration.outputs[0]
 
     @classmethod
     def load(cls, path: Path | str, *, threads: int = 0) -> OnnxPredictor:
@@ -67,8 +67,7 @@ class OnnxPredictor:
         self, paths_or_arrays: Any, *, top: int = 1, threshold: float | None = None, batch_size: int = 32
     ) -> list[Any]:
         """As `Predictor.predict`; batch_size is how many pictures are read ahead together."""
-        least = self.threshold if threshold is None else threshold
-        check_options(top, least, batch_size)
+        check_options(top, threshold, batch_size)
         items = as_list(paths_or_arrays)
         found: list[Any] = []
         for read in read_ahead(items, lambda picture: picture, batch_size):
@@ -76,7 +75,7 @@ class OnnxPredictor:
                 path = name_of(items[len(found)])
                 if isinstance(picture, Tensor):
                     images = picture.permute(1, 2, 0).contiguous().numpy()[None]
-                    found.append(self.reader.read(path, self.run(images)[0], top=top, threshold=least))
+                    found.append(self.reader.read(path, self.run(images)[0], top=top, threshold=threshold))
                 else:
                     found.append(self.reader.unread(path, str(picture)))
         return found
@@ -85,3 +84,14 @@ class OnnxPredictor:
         """uint8 (N, H, W, 3) → probabilities, or numbers, float32 (N, K)."""
         (answers,) = self.session.run([self.output], {"images": images})
         return np.asarray(answers)
+
+
+def _described(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata as a manifest would say them: what is JSON as its value, the rest as text."""
+    found: dict[str, Any] = {}
+    for key, text in metadata.items():
+        try:
+            found[key.removeprefix("regraft.")] = json.loads(text)
+        except ValueError:
+            found[key.removeprefix("regraft.")] = text
+    return {"temperature": 1.0, **found}

@@ -32,7 +32,7 @@ from regraft.images.backbones.catalogue import parse
 from regraft.recipes.adapt.outcome import conclude_adaptation
 from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
-from regraft.tasks.kinds import kind_for, kind_of
+from regraft.tasks.kinds import kind_of
 from regraft.tasks.packing import unpack
 
 #: Without --budget and --epochs: pictures that pass per trained candidate, between 5 and 30 epochs of them.
@@ -96,12 +96,12 @@ def run_adapt(
 def _start(config: AdaptConfig, source: Labelled | None, target: Unlabelled) -> tuple[Domains, str]:
     """Both domains with the model to begin with, and the backbone's name."""
     if config.source_free is not None:
-        packed = unpack(artifact_of(config.source_free))
-        domains = Domains(source, target, kind_for(packed), packed.task, packed.labels)
+        packed = unpack(artifact_of(config.source_free), config.task)
+        domains = Domains(source, target, packed.kind, packed.task, packed.labels)
         return domains, str(packed.manifest["backbone"]["name"])
     assert source is not None
     backbone = create(config.backbone, config.weights)
-    kind = kind_of(source.source, source.labels[source.train], config.label)
+    kind = kind_of(source.source, source.labels[source.train])
     model = kind.task(backbone, Plain(), None)
     return Domains(source, target, kind, model, source.classes), config.backbone.partition(":")[0]
 

@@ -25,9 +25,7 @@ from regraft.recipes.evaluate.options import EvaluateConfig
 from regraft.recipes.frame.job import Brief, Frame, Job, run_job
 from regraft.report.page import render
 from regraft.report.schema import write_report
-from regraft.tasks.kind import Kind
-from regraft.tasks.kinds import kind_for, reading
-from regraft.tasks.regression.kind import NumberKind
+from regraft.tasks.kind import Kind, Scored
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,10 @@ class Evaluate(Job[EvaluateConfig, Judged]):
     def prepare(self, options: EvaluateConfig, machine: Machine, listener: Listener) -> Brief[Judged]:
         folder = artifact_of(options.model)
         predictor = Predictor.load(folder, device=options.device)
-        kind = kind_for(predictor.packed)
+        kind = predictor.packed.kind
         source = read_source(
             list(options.roots), table=options.table, image_column=options.image, label_column=options.label,
-            group=options.group,
-            read_labels=reading("regression" if isinstance(kind, NumberKind) else "classification"),
+            group=options.group, read_labels=kind.read_labels,
         )  # fmt: skip
         usable, facts, found = audit(source)
         listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")
@@ -68,13 +65,14 @@ class Evaluate(Job[EvaluateConfig, Judged]):
         predictor, kind, usable, where = material.predictor, material.kind, material.usable, material.where
         labels = kind.labels_of(usable)
         seen = _seen(material.folder, [f.sha256 for f in material.facts])
-        answers = predictor.answers([p.path for p in usable.samples])
+        calibration = predictor.packed.calibration
+        answers = calibration.scored(predictor.answers([p.path for p in usable.samples]))
         metric = str(predictor.manifest.get("metrics", {}).get("metric", kind.usual_metric))
         names = [p.group or f.sha256 for p, f in zip(usable.samples, material.facts, strict=True)]
         groups = np.unique(names, return_inverse=True)[1] if options.group else None
         own = kind.bootstrap(metric, answers, labels, groups=groups)
         figures = kind.summary(answers, labels)
-        warned = kind.alarms(metric, answers, labels, own, figures, n_test=len(labels))
+        warned = kind.alarms(Scored(metric, answers, labels, own, figures, len(labels)))
         if seen:
             warned.insert(
                 0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
@@ -101,7 +99,7 @@ class Evaluate(Job[EvaluateConfig, Judged]):
             "n_test": len(labels),
             "evaluated_on": f"{where} ({len(labels)} pictures)",
             "summary": figures,
-            **kind.evaluated(predictor.packed, answers, labels, {"groups": groups}),
+            **kind.evaluated(calibration, answers, labels, {"groups": groups}),
             "audit": material.audit.to_json(),
             "reproduce": command_line(),
             "model": str(material.folder),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regraft.core.options import Options
+from regraft.core.options import OneOrSeveral, Options
 
 
 class EvaluateConfig(Options):
@@ -14,6 +14,6 @@ class EvaluateConfig(Options):
     roots: tuple[Path, ...] = ()
     table: Path | None = None
     image: str = "image"
-    label: str = "label"
+    label: OneOrSeveral = "label"
     group: str | None = None
     device: str = "auto"

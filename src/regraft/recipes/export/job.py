@@ -35,12 +35,9 @@ def run_export(run: Path, out: Path, *, pictures: Sequence[Path], force: bool, l
         )
     listener.say(f"Exporting, and checking on {len(paths)} pictures.")
     found = export_onnx(folder, out, check_pictures=paths, labels=labels)
-    what = "probabilities differ by {:.2g} at most"
-    if not found.of_classes:
-        what = "numbers differ by {:.2g} of the training numbers' deviation at most"
     sentence = (
         f"{out} ({found.bytes / 1e6:.1f} MB) gives the same answer on {found.agreement:.1%} of "
-        f"{found.n_checked} pictures; {what.format(found.max_difference)}."
+        f"{found.n_checked} pictures; {found.told.format(found.max_difference)}."
     )
     return {"sentence": sentence, **found.to_json()}
 

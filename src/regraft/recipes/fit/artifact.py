@@ -9,6 +9,7 @@ from typing import Any
 from regraft.recipes.fit.workbench import Workbench
 from regraft.tasks.kind import Calibration
 from regraft.tasks.linear import LinearTask
+from regraft.tasks.packing import pack
 
 
 def write_artifact_of(bench: Workbench, task: LinearTask, calibration: Calibration, metrics: Mapping[str, Any]) -> Path:
@@ -21,4 +22,4 @@ def write_artifact_of(bench: Workbench, task: LinearTask, calibration: Calibrati
         "data": [Path(root).name for root in config.roots] or [Path(config.table or "").name],
         "seed": config.seed,
     }
-    return bench.kind.pack(bench.run.artifact, task, calibration, provenance=provenance, metrics=metrics)
+    return pack(bench.run.artifact, bench.kind, task, calibration, provenance=provenance, metrics=metrics)

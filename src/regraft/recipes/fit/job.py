@@ -49,7 +49,7 @@ class Fit(Job[FitConfig, Prepared]):
         return Brief(prepared, data, options.backbone.partition(":")[0], split)
 
     def work(self, options: FitConfig, material: Prepared, frame: Frame) -> None:
-        kind = kind_of(material.source, material.labels[material.known()], options.label)
+        kind = kind_of(material.source, material.labels[material.known()])
         tell_audit(material, kind, frame.listener)
         backbone = create(options.backbone, options.weights).to(frame.machine.device)
         if edges := unseen_edges(material.facts, backbone):
@@ -70,7 +70,7 @@ def who_trains(config: FitConfig) -> str:
     prepared = prepare(config)
     machine = launch(device=config.device, precision=config.precision, seed=config.seed)
     backbone = create(config.backbone, config.weights)
-    kind = kind_of(prepared.source, prepared.labels[prepared.known()], config.label)
+    kind = kind_of(prepared.source, prepared.labels[prepared.known()])
     metric = kind.metric(config.metric, prepared.labels)
     setup = Setup(config, kind, metric, prepared)
     bench = Workbench(setup, backbone, machine, RunDirectory(Path(".")), Listener())

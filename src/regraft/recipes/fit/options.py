@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from regraft.core.errors import UsageError, nearest
-from regraft.measure.metrics import METRICS, NUMBER_METRICS
+from regraft.core.errors import nearest
+from regraft.core.options import OneOrSeveral
 from regraft.strategies import StrategyOptions
 from regraft.strategies import strategies as registry
 from regraft.strategies.base import by_cost, usual_strategies
+from regraft.tasks.kinds import kinds, known_metrics
 
 
 class FitConfig(StrategyOptions):
@@ -20,7 +21,7 @@ class FitConfig(StrategyOptions):
     roots: tuple[Path, ...] = ()
     table: Path | None = None
     image: str = "image"
-    label: str = "label"
+    label: OneOrSeveral = "label"
     group: str | None = None
     split: str | None = None
     test: Path | None = None
@@ -29,7 +30,7 @@ class FitConfig(StrategyOptions):
     backbone: str = "scion"
     weights: Path | None = None
 
-    task: Literal["auto", "classification", "regression"] = "auto"
+    task: str = "auto"
     strategies: tuple[str, ...] = Field(default_factory=usual_strategies)
     metric: str = "auto"
     budget_s: float | None = Field(None, gt=0)
@@ -65,11 +66,18 @@ class FitConfig(StrategyOptions):
     checkpoint_every_s: float = Field(30.0, gt=0)
     tensorboard: bool = False
 
+    @field_validator("task")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        if value != "auto" and value not in kinds:
+            raise ValueError(f"takes auto, {', '.join(kinds.names())}")
+        return value
+
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, value: str) -> str:
-        if value != "auto" and value not in METRICS and value not in NUMBER_METRICS:
-            raise ValueError(f"takes auto, {', '.join([*METRICS, *NUMBER_METRICS])}")
+        if value != "auto" and value not in known_metrics():
+            raise ValueError(f"takes auto, {', '.join(known_metrics())}")
         return value
 
     @field_validator("optimizer", "schedule")
@@ -105,16 +113,6 @@ class FitConfig(StrategyOptions):
         if self.task == "regression" and (self.table is None or self.test is not None):
             raise ValueError("takes numbers from --table, for --task regression; folders, --test too, name classes")
         return self
-
-    def check_labels(self, *, numeric: bool) -> None:
-        """UsageError where an option has no meaning for labels that are numbers, or for classes."""
-        known, other = (NUMBER_METRICS, METRICS) if numeric else (METRICS, NUMBER_METRICS)
-        if self.metric in other:
-            labels = "The labels are numbers" if numeric else "The labels are classes"
-            raise UsageError(f"--metric {self.metric} does not go with them. {labels}: auto, {', '.join(known)}.")
-        unfit = [f"--{n.replace('_', '-')}" for n in ("label_smoothing", "mixup", "cutmix") if getattr(self, n)]
-        if numeric and unfit:
-            raise UsageError(f"{', '.join(unfit)} mixes classes, and the labels are numbers: leave it out.")
 
 
 def checked(**values: Any) -> FitConfig:

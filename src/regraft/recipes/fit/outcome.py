@@ -22,7 +22,7 @@ from regraft.recipes.frame.budget import Schedule
 from regraft.report.schema import write_report
 from regraft.strategies import ProbeHead
 from regraft.strategies.base import control_of
-from regraft.tasks.kind import Judged, Tested
+from regraft.tasks.kind import Judged, Scored, Tested
 from regraft.tasks.linear import LinearTask
 
 
@@ -64,7 +64,7 @@ class Ended:
 @dataclass(frozen=True)
 class _Measured:
     """The test's figures. control: the control's name, None without one; parts: the chosen one's answers per round;
-    tuning: outputs and labels that the calibration was made from."""
+    tuning: outputs and labels that the calibration was made from; options: of the bootstrap."""
 
     test: Pooled
     val: Pooled
@@ -75,6 +75,7 @@ class _Measured:
     intervals: dict[str, Interval]
     control: str | None
     gain: Interval | None
+    options: dict[str, Any]
 
 
 def conclude(bench: Workbench, ended: Ended, spent: Callable[[], float], command: str) -> None:
@@ -131,7 +132,7 @@ def _measure(bench: Workbench, ended: Ended) -> _Measured:
     control, gain = control_of(answers), None
     if control is not None:
         gain = kind.gain(metric, answers[chosen], answers[control], test.labels, **options)
-    return _Measured(test, val, calibration, tuning, answers, parts, intervals, control, gain)
+    return _Measured(test, val, calibration, tuning, answers, parts, intervals, control, gain, options)
 
 
 def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
@@ -142,17 +143,9 @@ def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
     figures = kind.summary(answers, test.labels)
     validation = {n: float(np.mean([r.candidates[n].value for r in results])) for n in results[0].candidates}
     sentence, helped = _verdict(bench, ended, found)
-    alarms = kind.alarms(
-        metric,
-        answers,
-        test.labels,
-        own,
-        figures,
-        n_test=len(np.unique(test.indices)),
-        gain=gain,
-        validation=validation[chosen],
-        control_kept=chosen == found.control,
-    )
+    kept = chosen == found.control
+    n_test = len(np.unique(test.indices))
+    alarms = kind.alarms(Scored(metric, answers, test.labels, own, figures, n_test, gain, validation[chosen], kept))
     control = None if found.control is None else results[0].candidates[found.control]
     return {
         "recipe": "fit",
@@ -185,11 +178,15 @@ def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
         "first_answer": {k: ended.first[k] for k in ("value", "interval", "how")},
         "n_train": len(np.unique(results[0].part.train)) + (len(results[0].part.val) if final.refit else 0),
         "n_val": len(results[0].part.val),
-        "n_test": len(np.unique(test.indices)),
+        "n_test": n_test,
         "evaluated_on": prepared.splits.evaluated_on,
         "summary": figures,
         "validation_summary": kind.summary(found.calibration.answers(found.tuning[0]), found.tuning[1]),
-        **kind.report(Judged(found.calibration, answers, test.logits[chosen], test.labels, found.tuning, found.parts)),
+        **kind.report(
+            Judged(
+                found.calibration, answers, test.logits[chosen], test.labels, found.tuning, found.parts, found.options
+            )
+        ),
         "audit": prepared.audit.to_json(),
         "notes": [*prepared.splits.notes, *_notes(final, results)],
     }

@@ -19,12 +19,7 @@ from regraft.images.training import training_transform
 from regraft.images.transform import EvalTransform
 from regraft.recipes.fit.options import FitConfig
 from regraft.strategies.base import trained
-from regraft.tasks.kinds import reading
-from regraft.tasks.regression.labels import NumberColumn
-
-#: The least area of a training crop, and how oblong it may be. A crop shows the same class, but not as many cells, nor
-#: of the same size: of numbers it stays near to what the scored picture shows.
-CLASS_CROP, NUMBER_CROP = (0.35, 4 / 3), (0.75, 10 / 9)
+from regraft.tasks.kinds import kind_type, reading
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = Non
         test=config.test,
         read_labels=reading(config.task),
     )
-    config.check_labels(numeric=isinstance(source.labelling, NumberColumn))
+    kind_type(source).check(config)
     usable, facts, report = audit(source, max_bad=config.max_bad, threads=config.threads, progress=progress)
     # Few pictures: one random partition says little, so it is drawn again; solving a probe is cheap, training is not.
     repeats = 2 if trained(config.strategies) else 3
@@ -96,7 +91,7 @@ class Streams:
             side = round(max(self.spec.shape[1:]) * 1.4)
             self._store = PictureStore([p.path for p in self.prepared.source.samples], short_side_px=side)
         batch = max(1, min(config.batch_size, max(4, len(indices) // 8), len(indices)))
-        least, ratio = NUMBER_CROP if isinstance(self.prepared.source.labelling, NumberColumn) else CLASS_CROP
+        least, ratio = kind_type(self.prepared.source).view
         least = least if config.crop_scale is None else config.crop_scale
         transform = training_transform(
             self.spec, config.augment, scale=least, ratio=ratio, flip=config.flip, colour=config.colour

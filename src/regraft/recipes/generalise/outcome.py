@@ -20,6 +20,8 @@ from regraft.measure.metrics import summary
 from regraft.measure.probabilities import softmax
 from regraft.measure.verdict import WORTHWHILE, format_gain, format_value
 from regraft.report.schema import write_report
+from regraft.tasks.classification.calibration import ClassCalibration
+from regraft.tasks.classification.kind import ClassKind
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack
 
@@ -37,7 +39,7 @@ def conclude_generalisation(
     model = Classification(backbone, len(pictures.classes))
     model.set_head(*(torch.from_numpy(part.astype(np.float32)) for part in (final.weight, final.bias)))
     pack(
-        models.run.artifact, model.eval(), pictures.classes, temperature=temperature, threshold=0.0,
+        models.run.artifact, ClassKind(pictures.classes), model.eval(), ClassCalibration(temperature),
         provenance={
             "recipe": "generalise", "run": models.run.path.name, "method": table.final,
             "backbone": backbone.provenance, "data": list(pictures.names), "seed": config.seed,

@@ -4,57 +4,95 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from regraft.core.errors import DataError
+from regraft.data.classes import class_names
+from regraft.data.labels import Cells, Labelling
 from regraft.data.source import Source
 from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
 from regraft.measure.calibration import abstention, fit_temperature, reliability
 from regraft.measure.choice import class_losses
-from regraft.measure.metrics import METRICS, score, summary
+from regraft.measure.metrics import METRICS, Metric, score, summary
 from regraft.measure.probabilities import softmax
 from regraft.measure.verdict import alarms
 from regraft.strategies import KnownClasses, ProbeHead, fit_probe
-from regraft.tasks.classification.task import Classification, balanced_weights
-from regraft.tasks.kind import LOSS_SHARE, Judged, TaskOptions
-from regraft.tasks.packing import PackedClassifier, pack
+from regraft.tasks.classification.agreement import compare_probabilities
+from regraft.tasks.classification.calibration import ClassCalibration
+from regraft.tasks.classification.task import Classification, class_weights
+from regraft.tasks.kind import LOSS_SHARE, Agreement, Check, Judged, Scored, Selection, TaskOptions
+from regraft.tasks.kinds import kinds
+from regraft.tasks.linear import LinearTask
+from regraft.tasks.options import check_metric
 
 
-@dataclass(frozen=True)
-class ClassCalibration:
-    """temperature divides the logits; rule: of `measure.abstention`, with the threshold."""
-
-    temperature: float
-    rule: Mapping[str, float]
-
-    def answers(self, outputs: np.ndarray) -> np.ndarray:
-        return softmax(outputs, self.temperature)
-
-
+@kinds.register("classification")
 class ClassKind:
-    """The kind for pictures in these classes."""
+    """The kind for samples in these classes."""
 
-    usual_metric = "accuracy"
-    uncalibrated = ClassCalibration(1.0, {"threshold": 0.0})
+    name: ClassVar[str] = "classification"
+    metrics: ClassVar[Mapping[str, Metric]] = METRICS
+    usual_metric: ClassVar[str] = "accuracy"
+    view: ClassVar[tuple[float, float]] = (0.35, 4 / 3)
+    section: ClassVar[str] = "regraft.tasks.classification.section"
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
-        self.outputs = len(classes)
 
-    def metric(self, asked: str, labels: np.ndarray) -> str:
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    @property
+    def uncalibrated(self) -> ClassCalibration:
+        return ClassCalibration()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.classes
+
+    @classmethod
+    def read_labels(cls, cells: Cells | None) -> Labelling:
+        return class_names(cells)
+
+    @classmethod
+    def claim(cls, cells: Cells | None) -> tuple[Labelling | None, str]:
+        return None, ""  # what no other kind claims are classes
+
+    @classmethod
+    def check(cls, options: TaskOptions) -> None:
+        check_metric(options.metric, cls.metrics, "classes")
+
+    @classmethod
+    def of(cls, labelling: Labelling, y: np.ndarray) -> ClassKind:
+        return cls(labelling.names)
+
+    @classmethod
+    def blank(cls, backbone: ImageBackbone, labels: tuple[str, ...]) -> Classification:
+        return Classification(backbone, len(labels))
+
+    @classmethod
+    def of_task(cls, task: LinearTask, labels: tuple[str, ...]) -> ClassKind:
+        return cls(labels)
+
+    @classmethod
+    def calibration_of(cls, described: Mapping[str, Any]) -> ClassCalibration:
+        return ClassCalibration.read(described)
+
+    def described_task(self, task: Classification) -> dict[str, Any]:
+        return {"n_classes": len(self.classes)}
+
+    def metric(self, asked: str, y: np.ndarray) -> str:
         """Accuracy, or balanced accuracy where one class is at least three times another."""
         if asked != "auto":
             return asked
-        counts = np.bincount(labels, minlength=self.outputs)
+        counts = np.bincount(y, minlength=self.outputs)
         return "balanced_accuracy" if counts.max() >= 3 * max(1, counts.min()) else "accuracy"
 
-    def described(self, labels: np.ndarray) -> str:
+    def described(self, y: np.ndarray) -> str:
         return f"in {self.outputs} classes"
 
     def shown(self, metric: str, value: float) -> str:
@@ -63,19 +101,15 @@ class ClassKind:
     def solve(
         self,
         features: np.ndarray,
-        labels: np.ndarray,
+        y: np.ndarray,
         folds: np.ndarray,
         settings: tuple[tuple[str, float], ...] | None = None,
         known: KnownClasses | None = None,
     ) -> ProbeHead:
-        return fit_probe(features, labels, folds, self.outputs, settings=settings, known=known)
+        return fit_probe(features, y, folds, self.outputs, settings=settings, known=known)
 
-    def task(self, backbone: ImageBackbone, options: TaskOptions, labels: np.ndarray | None) -> Classification:
-        weights = None
-        if labels is not None:
-            counts = np.bincount(labels, minlength=self.outputs)
-            if counts.max() >= 1.5 * max(1, counts.min()):
-                weights = balanced_weights(torch.from_numpy(counts))
+    def task(self, backbone: ImageBackbone, options: TaskOptions, y: np.ndarray | None) -> Classification:
+        weights = None if y is None else class_weights(y, self.outputs)
         return Classification(
             backbone,
             self.outputs,
@@ -85,41 +119,29 @@ class ClassKind:
             cutmix=options.cutmix,
         )
 
-    def selection(self, metric: str, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-        return selection_score(metric, outputs, labels)
+    def selection(self, metric: str, outputs: np.ndarray, y: np.ndarray) -> Selection:
+        return selection_score(metric, outputs, y)
 
-    def losses(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return class_losses(outputs, labels)
+    def losses(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return class_losses(outputs, y)
 
-    def calibrated(self, outputs: np.ndarray, labels: np.ndarray) -> ClassCalibration:
-        temperature = fit_temperature(outputs, labels)
-        return ClassCalibration(temperature, abstention(softmax(outputs, temperature), labels))
+    def calibrated(self, outputs: np.ndarray, y: np.ndarray) -> ClassCalibration:
+        temperature = fit_temperature(outputs, y)
+        return ClassCalibration(temperature, abstention(softmax(outputs, temperature), y))
 
-    def bootstrap(self, metric: str, answers: np.ndarray, labels: np.ndarray, **options: Any) -> Interval:
-        return bootstrap(metric, answers, labels, **options)
+    def bootstrap(self, metric: str, answers: np.ndarray, y: np.ndarray, **options: Any) -> Interval:
+        return bootstrap(metric, answers, y, **options)
 
-    def gain(self, metric: str, a: np.ndarray, b: np.ndarray, labels: np.ndarray, **options: Any) -> Interval:
-        return paired_gain(metric, a, b, labels, **options)
+    def gain(self, metric: str, a: np.ndarray, b: np.ndarray, y: np.ndarray, **options: Any) -> Interval:
+        return paired_gain(metric, a, b, y, **options)
 
-    def summary(self, answers: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-        return summary(answers, labels, self.classes)
+    def summary(self, answers: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+        return summary(answers, y, self.classes)
 
-    def alarms(
-        self,
-        metric: str,
-        answers: np.ndarray,
-        labels: np.ndarray,
-        own: Interval,
-        figures: Mapping[str, Any],
-        *,
-        n_test: int,
-        gain: Interval | None = None,
-        validation: float | None = None,
-        control_kept: bool = False,
-    ) -> list[str]:
+    def alarms(self, scored: Scored) -> list[str]:
         return alarms(
-            metric_name=metric, chosen=own, gain=gain, summary=figures, n_test=n_test, validation=validation,
-            control_kept=control_kept,
+            metric_name=scored.metric, chosen=scored.own, gain=scored.gain, summary=scored.figures,
+            n_test=scored.n_test, validation=scored.validation, control_kept=scored.control_kept,
         )  # fmt: skip
 
     def report(self, judged: Judged) -> dict[str, Any]:
@@ -134,14 +156,14 @@ class ClassKind:
         }
 
     def evaluated(
-        self, packed: PackedClassifier, answers: np.ndarray, labels: np.ndarray, options: Any
+        self, calibration: ClassCalibration, answers: np.ndarray, y: np.ndarray, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         names = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "ece")
         return {
             "classes": list(self.classes),
-            "reliability_after": reliability(answers, labels),
-            "temperature": packed.temperature,
-            "intervals": {name: bootstrap(name, answers, labels, **options).to_json() for name in names},
+            "reliability_after": reliability(answers, y),
+            "temperature": calibration.temperature,
+            "intervals": {name: bootstrap(name, answers, y, **options).to_json() for name in names},
         }
 
     def labels_of(self, source: Source) -> np.ndarray:
@@ -154,28 +176,17 @@ class ClassKind:
         index = {name: i for i, name in enumerate(self.classes)}
         return np.asarray([index[str(picture.label)] for picture in source.samples], dtype=np.int64)
 
-    def columns(self, answers: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:
-        return {"label": labels.tolist(), "probabilities": answers.astype(np.float32).tolist()}
+    def columns(self, answers: np.ndarray, y: np.ndarray) -> dict[str, list[Any]]:
+        return {"label": y.tolist(), "probabilities": answers.astype(np.float32).tolist()}
 
-    def map_columns(self, answers: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:
-        return {"label": labels.tolist(), "predicted": answers.argmax(axis=1).tolist()}
+    def map_columns(self, answers: np.ndarray, y: np.ndarray) -> dict[str, list[Any]]:
+        return {"label": y.tolist(), "predicted": answers.argmax(axis=1).tolist()}
 
-    def pack(
-        self,
-        folder: Path,
-        task: Classification,
-        calibration: ClassCalibration,
-        *,
-        provenance: Mapping[str, Any],
-        metrics: Mapping[str, Any],
-    ) -> Path:
-        return pack(
-            folder, task, self.classes, temperature=calibration.temperature,
-            threshold=float(calibration.rule["threshold"]), provenance=provenance, metrics=metrics,
-        )  # fmt: skip
+    def compare(self, found: np.ndarray, reference: np.ndarray, check: Check) -> Agreement:
+        return compare_probabilities(found, reference, check)
 
 
-def selection_score(metric: str, logits: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+def selection_score(metric: str, logits: np.ndarray, labels: np.ndarray) -> Selection:
     """(what is maximised, the metric, the log-loss) on the pictures that choices are made on."""
     probabilities = softmax(logits)
     value = score(metric, probabilities, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,3 +93,9 @@ def balanced_weights(counts: Tensor, strength: float = 0.5) -> Tensor:
     counts = counts.float().clamp(min=1)
     weights = (counts.mean() / counts) ** strength
     return weights * counts.sum() / (weights * counts).sum()
+
+
+def class_weights(y: np.ndarray, n_classes: int) -> Tensor | None:
+    """`balanced_weights` (K,) for class indices (N,); None where the classes are about even."""
+    counts = np.bincount(y, minlength=n_classes)
+    return balanced_weights(torch.from_numpy(counts)) if counts.max() >= 1.5 * max(1, counts.min()) else None

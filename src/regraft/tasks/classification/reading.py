@@ -1,15 +1,12 @@
-"""The answer to one picture, the same whichever runtime gave it."""
+"""A classifier's answer to one sample."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-
-from regraft.core.errors import UsageError
-from regraft.measure.conformal import ConformalInterval
 
 #: The answer below the threshold of a model that was adapted to a target with other classes beside its own.
 UNKNOWN = "unknown"
@@ -55,32 +52,6 @@ class Prediction:
         }
 
 
-@dataclass(frozen=True)
-class NumberPrediction:
-    """The number that a model reads off one picture.
-
-    number: None where the picture could not be read. low, high: the interval that covers the true number of a picture
-    like those of the model's validation with the probability `coverage`; None where the model has none.
-    """
-
-    path: str | None
-    number: float | None
-    low: float | None = None
-    high: float | None = None
-    coverage: float | None = None
-    error: str | None = None
-
-    def told(self, top: int = 1) -> str:
-        """One line for people, fields parted by tabs: path, number, interval with its coverage."""
-        assert self.number is not None, "a picture that could not be read has an error to tell instead"
-        within = "" if self.low is None else f"\t[{self.low:.5g}, {self.high:.5g}] with {self.coverage:.0%}"
-        return f"{self.path}\t{self.number:.5g}{within}"
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary."""
-        return asdict(self)
-
-
 def answer(
     path: str | None,
     probabilities: np.ndarray,
@@ -102,27 +73,6 @@ def answer(
     return Prediction(path, UNKNOWN if unknown else None, confidence, best, unknown=unknown)
 
 
-def check_options(top: int, threshold: float, batch_size: int) -> None:
-    """UsageError for a number that cannot mean anything."""
-    if top < 1 or batch_size < 1 or not 0 <= threshold <= 1:
-        raise UsageError(
-            f"Predicting got top={top}, threshold={threshold}, batch_size={batch_size}; "
-            "accepted: top ≥ 1, 0 ≤ threshold ≤ 1, batch_size ≥ 1."
-        )
-
-
-class Reader(Protocol):
-    """Rows (K,) of a model's answers → predictions."""
-
-    def read(self, path: str | None, row: np.ndarray, *, top: int, threshold: float) -> Prediction | NumberPrediction:
-        """One row of answers as a prediction."""
-        ...
-
-    def unread(self, path: str | None, error: str) -> Prediction | NumberPrediction:
-        """The prediction for a picture that could not be read."""
-        ...
-
-
 @dataclass(frozen=True)
 class ClassReader:
     """Rows are probabilities of these labels. threshold: the model's own, in [0, 1]; unknown: as for `answer`."""
@@ -131,25 +81,9 @@ class ClassReader:
     threshold: float = 0.0
     unknown: bool = False
 
-    def read(self, path: str | None, row: np.ndarray, *, top: int, threshold: float) -> Prediction:
-        return answer(path, row, self.labels, top=top, threshold=threshold, unknown=self.unknown)
+    def read(self, path: str | None, row: np.ndarray, *, top: int, threshold: float | None) -> Prediction:
+        least = self.threshold if threshold is None else threshold
+        return answer(path, row, self.labels, top=top, threshold=least, unknown=self.unknown)
 
     def unread(self, path: str | None, error: str) -> Prediction:
         return Prediction(path, None, 0.0, error=error)
-
-
-@dataclass(frozen=True)
-class NumberReader:
-    """Rows are one number each; top and threshold, which are about classes, change nothing."""
-
-    interval: ConformalInterval
-
-    def read(self, path: str | None, row: np.ndarray, *, top: int, threshold: float) -> NumberPrediction:
-        number = float(row[0])
-        within = self.interval.around(row.astype(np.float64))
-        if within is None:
-            return NumberPrediction(path, number)
-        return NumberPrediction(path, number, float(within[0][0]), float(within[1][0]), self.interval.coverage)
-
-    def unread(self, path: str | None, error: str) -> NumberPrediction:
-        return NumberPrediction(path, None, error=error)

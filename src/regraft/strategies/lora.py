@@ -61,7 +61,6 @@ class LoRA(Strategy):
 class Adapted(nn.Module):
     """A layer with the two thin matrices: lora_a (r, in), lora_b (out, r)."""
 
-    weight: nn.Parameter
     lora_a: nn.Parameter
     lora_b: nn.Parameter
 
@@ -111,7 +110,8 @@ def adapt(layer: nn.Module, rank: int) -> None:
 def merge(layer: Adapted) -> None:
     """Add the product to the weight, and make the layer what it was before."""
     with torch.no_grad():
-        layer.weight += layer.scale * (layer.lora_b @ layer.lora_a).view_as(layer.weight)
+        weight = layer.get_parameter("weight")
+        weight.add_(layer.scale * (layer.lora_b @ layer.lora_a).view_as(weight))
     form = next(plain for plain, adapted in _FORMS.items() if type(layer) is adapted)
     del layer.lora_a, layer.lora_b
     layer.__class__ = form  # type: ignore[assignment]

@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from timm.models import group_parameters
 from torch import Tensor, nn
 

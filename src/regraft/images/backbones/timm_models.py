@@ -84,7 +84,7 @@ def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBack
         if not pretrained:
             raise UsageError(f"timm cannot build {model} with {dict(options)}: {error}.") from error
         raise missing_download(model, error) from error
-    config = resolve_data_config({}, model=net)
+    config = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]
     side = int(size or config["input_size"][-1])
     spec = InputSpec(
         "image",

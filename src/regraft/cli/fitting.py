@@ -172,10 +172,10 @@ def export(
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """Draw a run's page again and say where it is."""
     from regraft.core.rundir import resolve_run
-    from regraft.report.page import render
+    from regraft.recipes.reports import draw
 
     path = resolve_run(run)
-    render(path)
+    draw(path)
     show_report(path, as_json)
 
 

@@ -22,9 +22,9 @@ from regraft.engine import Machine
 from regraft.images.audit import Audit, audit
 from regraft.measure.verdict import format_value
 from regraft.recipes.evaluate.options import EvaluateConfig
+from regraft.recipes.evaluate.report import EVALUATE
 from regraft.recipes.frame.job import Brief, Frame, Job, run_job
-from regraft.report.page import render
-from regraft.report.schema import write_report
+from regraft.recipes.frame.reporting import publish
 from regraft.tasks.kind import Kind, Scored
 
 
@@ -84,7 +84,8 @@ class Evaluate(Job[EvaluateConfig, Judged]):
             f"on {len(labels)} pictures of {frame.data}."
         )
         report: dict[str, Any] = {
-            "recipe": "evaluate",
+            "recipe": EVALUATE.recipe,
+            "kind": kind.name,
             "data": where,
             "backbone": str(predictor.manifest["backbone"]["name"]),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,8 +105,7 @@ class Evaluate(Job[EvaluateConfig, Judged]):
             "reproduce": command_line(),
             "model": str(material.folder),
         }
-        write_report(frame.run.path, report)
-        render(frame.run.path)
+        publish(frame.run.path, report)
 
 
 def run_evaluate(config: EvaluateConfig, *, runs: Path = Path("runs"), listener: Listener | None = None) -> Path:

@@ -206,7 +206,7 @@ class _Easel:
         figures["strength"] = outcome.strength
         page = None
         if config.report:
-            from regraft.report.style_page import StylePage, render_style
+            from regraft.style.figures.page import StylePage, render_style
 
             styles = [
                 (path.name, weight, picture if isinstance(picture, Tensor) else None)

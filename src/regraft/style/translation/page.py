@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -16,9 +15,10 @@ from torch import Tensor
 
 from regraft.core.errors import ArtifactError
 from regraft.core.files import read_json, replacing
-from regraft.report.figures import _STYLE, ACCENT, BAD, MUTED, _curve, _points, _svg
+from regraft.report.environment import environment
+from regraft.report.figures import ACCENT, BAD, MUTED, STYLE, draw_curve, points_of, svg
 from regraft.report.gathering import metrics_lines
-from regraft.report.pictures import data_uri
+from regraft.style.figures.inline import data_uri
 
 #: Format of a translation's `report.json`; `docs/style.md` describes its fields.
 FORMAT: Final = "regraft.translation/1"
@@ -43,25 +43,24 @@ def render_translation(run: Path, strips: Mapping[str, Sequence[Strip]]) -> Path
     report = read_json(run / "report.json")
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise ArtifactError(f"{run / 'report.json'} is no report of a translation ({FORMAT}).")
-    environment = Environment(
-        loader=PackageLoader("regraft.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["figure"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
     names = (report["domains"]["A"]["name"], report["domains"]["B"]["name"])
     ends = {"AtoB": names, "BtoA": names[::-1]}
-    html = environment.get_template("translation.html").render(
-        report=report,
-        names=names,
-        ends=ends,
-        figures=[(name, Markup(svg)) for name, svg in _figures(run, report) if svg],
-        strips={
-            way: [
-                tuple(data_uri(picture, _SHOWN_PX) for picture in (strip.picture, strip.translated, strip.cycled))
-                for strip in of
-            ]
-            for way, of in strips.items()
-        },
+    html = (
+        environment([__package__])
+        .get_template(f"{__package__}:page.html")
+        .render(
+            report=report,
+            names=names,
+            ends=ends,
+            figures=[(name, Markup(drawing)) for name, drawing in _figures(run, report) if drawing],
+            strips={
+                way: [
+                    tuple(data_uri(picture, _SHOWN_PX) for picture in (strip.picture, strip.translated, strip.cycled))
+                    for strip in of
+                ]
+                for way, of in strips.items()
+            },
+        )
     )
     path = run / "report.html"
     with replacing(path) as temporary:
@@ -107,18 +106,18 @@ def curves(
     baselines: by direction, dotted in the panel of the distances: what not translating would give.
     """
     drawn = {
-        title: [(points, colour, name) for key, colour, name in keys if len(points := _points(lines, "step", key))]
+        title: [(points, colour, name) for key, colour, name in keys if len(points := points_of(lines, "step", key))]
         for title, keys in panels.items()
     }
     drawn = {title: found for title, found in drawn.items() if found}
     if not drawn:
         return None
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.1 * len(drawn), 2.7), layout="constrained")
         for position, (title, found) in enumerate(drawn.items()):
             axes = figure.add_subplot(1, len(drawn), position + 1)
             for points, colour, name in found:
-                _curve(axes, points, colour, name, pale=False)
+                draw_curve(axes, points, colour, name, pale=False)
             if baselines and title == _TITLES["mmd2"]:
                 axes.axhline(max(baselines.values()), color=BAD, linewidth=1, linestyle=":", label="untranslated")
             axes.set_title(title)
@@ -127,4 +126,4 @@ def curves(
             axes.margins(x=0.02)
             if len(found) > 1 or baselines:
                 axes.legend(loc="best")
-        return _svg(figure, label)
+        return svg(figure, label)

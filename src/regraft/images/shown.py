@@ -1,4 +1,4 @@
-"""Pictures small enough to live inside a page: JPEG data URIs of a bounded size."""
+"""Pictures inside a page: thumbnails as JPEG data URIs of a bounded size."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ import io
 import logging
 from pathlib import Path
 
+from markupsafe import Markup
 from PIL import Image
-from torch import Tensor
 
 from regraft.core.errors import DataError
 from regraft.images.decode import decode
-from regraft.style.base import fit_long_side, resize
 
 log = logging.getLogger(__name__)
+
+#: Sides of thumbnails, in a gallery and in the tip of a map.
+GALLERY_PX, TIP_PX = 300, 72
+
+
+def shown_picture(path: Path, *, alt: str = "", small: bool = False) -> Markup | None:
+    """A picture for a page, as an `<img>` with everything inside it.
+
+    alt: what is said in its place; escaped here. small: a square of 72 px, None where the picture cannot be read;
+    otherwise the whole picture, at most 300 px long, and a box that says so where it cannot be read.
+    """
+    uri = thumbnail(path, TIP_PX) if small else thumbnail(path, GALLERY_PX, quality=72, square=False)
+    if uri is None:
+        return None if small else Markup('<div class="none">no picture</div>')
+    return Markup('<img src="{}" alt="{}">').format(uri, alt)
 
 
 def thumbnail(path: Path, side_px: int, *, quality: int = 70, square: bool = True) -> str | None:
@@ -42,14 +56,4 @@ def thumbnail(path: Path, side_px: int, *, quality: int = 70, square: bool = Tru
         picture.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
-
-
-def data_uri(picture: Tensor, long_px: int) -> str:
-    """A JPEG data URI of (3, H, W) in [0, 1], at most long_px on its longer side."""
-    if max(picture.shape[-2:]) > long_px:
-        picture = resize(picture, fit_long_side(picture.shape[-2:], long_px))
-    pixels = (picture.detach().cpu().clamp(0, 1).permute(1, 2, 0) * 255).round().byte().contiguous().numpy()
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=90, subsampling=0, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -32,7 +32,7 @@ FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 SCRIPT = re.compile(r"bench/[\w/]+\.py")
 ONE_SIDED = {"README.md", "docs/figures.md"}  # links to the same document in the other language
 # Options of the whole command, of other programs and of the scripts in bench/.
-ELSEWHERE = {"--shared", "--tutorial", "--fit-options", "--require-hashes", "--version"}
+ELSEWHERE = {"--shared", "--tutorial", "--fit-options", "--require-hashes", "--version", "--nnodes", "--nproc"}
 
 
 def blocks(text: str, kind: str) -> list[str]:

@@ -16,3 +16,4 @@ class StrategyOptions(Options):
     norm_statistics: Literal["auto", "keep", "update"] = "auto"
     lr: float | None = Field(None, gt=0)
     scratch_lr: float = Field(1e-3, gt=0)
+    lora_rank: int = Field(8, ge=1)

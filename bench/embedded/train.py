@@ -171,7 +171,9 @@ def main() -> None:
     if args.init:
         student.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
     average = torch.optim.swa_utils.AveragedModel(
-        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True  # type: ignore[no-untyped-call]
+        student,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998),  # type: ignore[no-untyped-call]
+        use_buffers=True,
     )
     matrices = [p for p in student.parameters() if p.dim() > 1]
     others = [p for p in student.parameters() if p.dim() <= 1]

@@ -37,7 +37,6 @@ LONG_FUNCTIONS = {
 }
 MANY_PARAMETERS = {
     "adaptation/domains.py:read_labelled": 9,
-    "data/reading.py:read_source": 10,
     "images/stream.py:PictureStream.__init__": 13,
     "recipes/style/prune.py:run_prune_style": 11,
 }

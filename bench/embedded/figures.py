@@ -23,7 +23,7 @@ from regraft.images.backbones import ImageBackbone, create
 from regraft.images.backbones.embedded import EmbeddedBackbone
 from regraft.images.demo import make_demo
 from regraft.recipes.fit.options import checked
-from regraft.recipes.fit.pictures import Prepared, Streams, prepare
+from regraft.recipes.fit.prepared import Prepared, prepare
 from regraft.strategies import fit_probe
 
 
@@ -31,7 +31,7 @@ def probe_accuracy(backbone: ImageBackbone, prepared: Prepared, recalibrate: boo
     """Test accuracy of the probe on this backbone's features."""
     config = checked(roots=(Path("."),))
     machine = launch(device="cpu")
-    streams = Streams(prepared, backbone.input_spec, config)
+    streams = prepared.streams(backbone.input_spec, config)
     part = prepared.splits.rounds[0]
     known = np.sort(np.concatenate([part.train, part.val]))
     if recalibrate:

@@ -20,6 +20,7 @@ def fit(
     data: Annotated[list[Path] | None, typer.Argument(help="Folder per class, or train/ val/ test/ folders.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV or Parquet in place of class folders.")] = None,
     image: Annotated[str, typer.Option(help="The table's column of picture paths.")] = "image",
+    text: Annotated[str | None, typer.Option(help="The table's column of texts, in place of pictures.")] = None,
     label: Annotated[list[str], typer.Option(help="The table's column of labels; again for several.")] = ["label"],  # noqa: B006
     group: Annotated[
         str | None, typer.Option(help="Column, or regex on the file name, that keeps e.g. a patient on one side.")
@@ -80,14 +81,14 @@ def fit(
     from regraft.recipes.fit.options import checked
 
     config = checked(
-        roots=tuple(data or ()), table=table, image=image, label=tuple(label), group=group, split=split, test=test,
-        max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs, task=task,
+        roots=tuple(data or ()), table=table, image=image, text=text, label=tuple(label), group=group, split=split,
+        test=test, max_bad=max_bad, backbone=backbone, weights=weights, budget_s=seconds(budget), epochs=epochs,
         strategies=tuple(name.strip() for name in strategies.split(",") if name.strip()), last=last, metric=metric,
+        task=task,
         lr=lr, batch_size=batch_size, accumulate=accumulate, optimizer=optimizer, schedule=schedule,
         label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, ema=ema, patience=patience, augment=augment,
-        flip=flip, refit=refit, seed=seed,
-        deterministic=deterministic, device=device, devices=devices, nodes=nodes, precision=precision, threads=threads,
-        checkpoint_every_s=seconds(checkpoint_every), tensorboard=tensorboard,
+        flip=flip, refit=refit, seed=seed, deterministic=deterministic, device=device, devices=devices, nodes=nodes,
+        precision=precision, threads=threads, checkpoint_every_s=seconds(checkpoint_every), tensorboard=tensorboard,
     )  # fmt: skip
     if print_plan:
         out.print(escape(who_trains(config)))
@@ -108,10 +109,11 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Name what is in pictures, or the number that they show, by a trained run alone. Exits 1 if none can be read."""
-    from regraft.deploy.predictor import Predictor, expand_inputs
+    from regraft.deploy.predictor import Predictor
 
     names = [line.strip() for line in sys.stdin if line.strip()] if pictures == ["-"] else pictures
-    answers = Predictor.load(run, device=device).predict(expand_inputs(names), top=top, threshold=threshold)
+    predictor = Predictor.load(run, device=device)
+    answers = predictor.predict(predictor.expand(names), top=top, threshold=threshold)
     if as_json:
         print(json.dumps([answer.to_json() for answer in answers], ensure_ascii=False, indent=2))
     for answer in [] if as_json else answers:
@@ -129,6 +131,7 @@ def evaluate(
     data: Annotated[list[Path] | None, typer.Argument(help="Labelled pictures: folder per class.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV or Parquet in place of class folders.")] = None,
     image: Annotated[str, typer.Option()] = "image",
+    text: Annotated[str | None, typer.Option(help="The table's column of texts, if not the run's own.")] = None,
     label: Annotated[list[str], typer.Option(help="Again for several.")] = ["label"],  # noqa: B006
     group: Annotated[str | None, typer.Option(help="What was sampled together, for the intervals.")] = None,
     device: DeviceOption = "auto",
@@ -140,7 +143,14 @@ def evaluate(
     from regraft.recipes.evaluate.options import EvaluateConfig
 
     config = EvaluateConfig.checked(
-        model=run, roots=tuple(data or ()), table=table, image=image, label=tuple(label), group=group, device=device
+        model=run,
+        roots=tuple(data or ()),
+        table=table,
+        image=image,
+        text=text,
+        label=tuple(label),
+        group=group,
+        device=device,
     )
     with Screen() as screen:
         found = run_evaluate(config, runs=runs, listener=screen.listener)

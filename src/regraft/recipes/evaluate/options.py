@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from regraft.core.options import OneOrSeveral, Options
+from pydantic import model_validator
+
+from regraft.core.options import OneOrSeveral, Options, with_table
 
 
 class EvaluateConfig(Options):
@@ -14,6 +17,12 @@ class EvaluateConfig(Options):
     roots: tuple[Path, ...] = ()
     table: Path | None = None
     image: str = "image"
+    text: str | None = None
     label: OneOrSeveral = "label"
     group: str | None = None
     device: str = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _table_as_folder(cls, values: Any) -> Any:
+        return with_table(values)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from regraft.core.errors import nearest
-from regraft.core.options import OneOrSeveral
+from regraft.core.options import OneOrSeveral, with_table
 from regraft.strategies import StrategyOptions
 from regraft.strategies import strategies as registry
 from regraft.strategies.base import by_cost, usual_strategies
@@ -21,6 +21,7 @@ class FitConfig(StrategyOptions):
     roots: tuple[Path, ...] = ()
     table: Path | None = None
     image: str = "image"
+    text: str | None = None
     label: OneOrSeveral = "label"
     group: str | None = None
     split: str | None = None
@@ -105,6 +106,11 @@ class FitConfig(StrategyOptions):
                 "against, there would be no transfer"
             )
         return by_cost(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _table_as_folder(cls, values: Any) -> Any:
+        return with_table(values)
 
     @model_validator(mode="after")
     def _somewhere_to_read(self) -> FitConfig:

@@ -126,7 +126,7 @@ def _teller(bench: Workbench, name: str, told: Training) -> Callable[[StepRecord
                 f"{label}: epoch {record.epoch:.1f}, loss {record.loss:.3f}",
                 record.step,
                 record.steps,
-                rate=f"{record.rate:.0f} pictures/s",
+                rate=f"{record.rate:.0f} {bench.prepared.source.many}/s",
                 remaining_s=record.remaining_s,
             )
             return

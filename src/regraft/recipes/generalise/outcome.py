@@ -13,7 +13,7 @@ import torch
 from regraft.adaptation.generalisation.models import DomainModels, LinearModel
 from regraft.adaptation.generalisation.table import ERM, HeldOut, Table
 from regraft.core.files import write_table
-from regraft.images.backbones.base import ImageBackbone
+from regraft.core.types import Backbone
 from regraft.measure.bootstrap import bootstrap
 from regraft.measure.calibration import reliability
 from regraft.measure.metrics import summary
@@ -28,7 +28,7 @@ from regraft.tasks.packing import pack
 
 
 def conclude_generalisation(
-    models: DomainModels, table: Table, backbone: ImageBackbone, *, spent: Callable[[], float], command: str
+    models: DomainModels, table: Table, backbone: Backbone, *, spent: Callable[[], float], command: str
 ) -> None:
     """Write the model of all domains, predictions, report.json and report.html."""
     config, pictures = models.config, models.pictures

@@ -15,8 +15,8 @@ from regraft.core.errors import UsageError
 from regraft.core.hardware import find_device
 from regraft.core.listener import Listener
 from regraft.core.memory import keep_freed_memory
-from regraft.deploy.inputs import expand_inputs
 from regraft.deploy.style.runtime import COMPILED, preparation
+from regraft.images.inputs import expand_inputs
 from regraft.images.picture import Picture, check_writable, read_picture, write_picture
 from regraft.images.picture_files import output_paths, read_each
 from regraft.style import perceptual

@@ -1,4 +1,4 @@
-"""Writes docs/report.md, the fields of report.json, from the descriptions in report/schema.py.
+"""Writes docs/report.md, the fields of report.json, from the descriptions in report/frame.py and in every section.
 
     python bench/document_report.py [--check]
 
@@ -18,8 +18,10 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+import regraft.recipes.reports  # noqa: F401  (every job and kind registers its part)
 from regraft.measure import abstention, number_summary, reliability, summary
-from regraft.report.schema import REPORT_FORMAT, Audit, Candidate, Figure, Finding, FirstAnswer, Report
+from regraft.report.frame import REPORT_FORMAT, Audit, Candidate, Figure, Finding, FirstAnswer, Report
+from regraft.report.sections import jobs, sections
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "report.md"
 PARTS = (Figure, FirstAnswer, Candidate, Audit, Finding)
@@ -27,19 +29,37 @@ VALUES = (summary, number_summary, reliability, abstention)
 PREFACE = f"""\
 # `report.json`: `{REPORT_FORMAT}`
 
-<!-- Made by bench/document_report.py from src/regraft/report/schema.py: change it there. -->
+<!-- Made by bench/document_report.py from src/regraft/report/frame.py and the section.py of every part: change it
+there. -->
 
 Every run has one beside its page, and `--json` prints it. Metrics are fractions in 0…1, `nll` is in nats, `mae` and
 `rmse` are in the unit of the numbers, seconds are wall-clock. NaN is never written: a figure without meaning is null.
-Fields may be added within a version; a field that changes its meaning changes the version.
+Fields may be added within a version; a field that changes its meaning changes the version. A key that is not
+described here is an error when it is written, and when it is read: then a newer Regraft may be needed. Files of every
+earlier version are read.
+
+All fields of a report lie side by side: those of the frame, those of its job (`recipe`) and those of its kind of
+labels (`kind`). `regraft style translate` has a format of its own, in [style.md](style.md).
+
+## Every report
 """
 
 
 def document() -> str:
     """The whole text."""
     parts = [PREFACE, table(Report)]
+    for recipe in jobs:
+        fields = [section.fields for section in jobs.get(recipe).sections if section.fields.model_fields]
+        said = "\n".join(table(one) for one in fields) or "It has no fields beside these.\n"
+        parts.append(f"## recipe: {recipe}\n\n{said}")
+    for kind in sections:
+        parts.append(f"## kind: {kind}\n\n{table(sections.get(kind).fields)}")
     for part in PARTS:
-        parts.append(f"## {part.__name__}\n\n{told(part)}\n\n{table(part)}")
+        rows = [table(part)]
+        if part is Candidate:
+            every = {section.candidate: None for recipe in jobs for section in jobs.get(recipe).sections}
+            rows += [f"{told(one)}\n\n{table(one)}" for one in every if one.model_fields]
+        parts.append(f"## {part.__name__}\n\n{told(part)}\n\n" + "\n".join(rows))
     for function in VALUES:
         parts.append(f"## measure.{function.__name__}\n\n{told(function)}\n")
     return "\n".join(parts)

@@ -45,10 +45,10 @@ class Tutorial(Dataset[Tensor]):
         self.paths = paths
         self.transform = transforms.Compose(
             [
-                transforms.Resize(int(side / spec.options["crop_pct"]), modes[spec.options["interpolation"]]),
+                transforms.Resize(int(side / spec.crop_pct), modes[spec.interpolation]),
                 transforms.CenterCrop(side),
                 transforms.ToTensor(),
-                transforms.Normalize(spec.options["mean"], spec.options["std"]),
+                transforms.Normalize(spec.mean, spec.std),
             ]
         )
 

@@ -22,10 +22,11 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "src")]
 
 from hostile_pictures import Hostile, build  # noqa: E402
 from regraft.core.errors import UnreadableError  # noqa: E402
+from regraft.data.audit import Audit, audit  # noqa: E402
 from regraft.data.reading import read_source  # noqa: E402
 from regraft.data.source import Source  # noqa: E402
-from regraft.images.audit import Audit, audit  # noqa: E402
 from regraft.images.decode import decode  # noqa: E402
+from regraft.images.modality import PICTURES  # noqa: E402
 
 
 def fate(one: Hostile, usable: Source, found: Audit) -> str:
@@ -49,7 +50,7 @@ def main() -> int:
     crashes = 0
     with tempfile.TemporaryDirectory() as folder:
         made = build(Path(folder), seed=arguments.seed)
-        usable, _, found = audit(read_source([Path(folder)]), max_bad=0.5)
+        usable, _, found = audit(read_source([Path(folder)], PICTURES), PICTURES, max_bad=0.5)
         for one in made:
             try:
                 table[one.kind][fate(one, usable, found)] += 1

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regraft.data.extensions import EXTENSIONS
+from regraft.images.extensions import EXTENSIONS
 from regraft.images.picture import read_picture
 from regraft.style import perceptual
 from regraft.style.base import StyleSettings, methods

@@ -27,10 +27,10 @@ import openvino
 import torch
 from torch import nn
 
-from regraft.data.extensions import EXTENSIONS
 from regraft.deploy.style.export import export_style
 from regraft.deploy.style.onnx import INPUT
 from regraft.deploy.style.runtime import Student, of_model, open_student, runner
+from regraft.images.extensions import EXTENSIONS
 from regraft.style.networks.model_file import StyleModel, load_style_model, save_style_model, student_model
 from regraft.style.networks.transfer_net import StudentNet
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from conftest import Shell
 from regraft.adaptation.altered.streams import PARTNERS, AlteredStream, in_the_style_of, partners_of
 from regraft.core.artifact import read_manifest
-from regraft.core.types import InputSpec
+from regraft.images.spec import ImageSpec
 from regraft.images.stream import PictureStream
 from regraft.images.transform import EvalTransform
 from tiny_domains import write_domain
@@ -56,7 +56,7 @@ def test_the_source_in_the_targets_style_is_a_candidate(domains: dict[str, Path]
 
 def test_restyled_batches_are_the_streams_with_other_light(domains: dict[str, Path]) -> None:
     day, night = (sorted(domains[name].rglob("*.png")) for name in ("four", "night four"))
-    spec = InputSpec("image", (3, 64, 64), {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"})
+    spec = ImageSpec((3, 64, 64), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear")
 
     def stream(paths: list[Path]) -> PictureStream:
         return PictureStream(paths, None, EvalTransform(spec), batch_size=8)

@@ -38,7 +38,7 @@ class Given(nn.Module):
     """A backbone whose features are its input."""
 
     feature_dim = D
-    input_spec = InputSpec("features", (D,), {})
+    input_spec = InputSpec("features")
 
     def forward(self, x: torch.Tensor) -> Features:
         return Features(x)

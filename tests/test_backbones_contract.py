@@ -91,8 +91,8 @@ def test_normalisation_is_that_of_the_spec(backbone: ImageBackbone) -> None:
     mean, std = (np.asarray(spec.options[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
     expected = (x.numpy() / 255 - mean) / std
     np.testing.assert_allclose(backbone.normalise(x).numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert spec.modality == "image" and spec.options["interpolation"] in {"bilinear", "bicubic"}
-    assert 0 < spec.options["crop_pct"] <= 1
+    assert spec.modality == "image" and spec.interpolation in {"bilinear", "bicubic"}
+    assert 0 < spec.crop_pct <= 1
 
 
 def test_pictures_do_not_look_at_each_other(backbone: ImageBackbone) -> None:

@@ -95,4 +95,4 @@ def test_options_that_mean_nothing_are_told(option: str) -> None:
 
 
 def test_the_crop_is_the_input_s() -> None:
-    assert create("scion:crop_pct=1.0", pretrained=False).input_spec.options["crop_pct"] == 1.0
+    assert create("scion:crop_pct=1.0", pretrained=False).input_spec.crop_pct == 1.0

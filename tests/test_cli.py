@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from conftest import Shell
-from regraft.report.schema import read_report
+from regraft.recipes.reports import read_report
 
 FAST = ["--backbone", "scion:size=64", "--epochs", "1", "--threads", "2"]
 
@@ -52,7 +52,7 @@ def test_fit_prints_json_alone_on_stdout(pictures: Path, shell: Shell, tmp_path:
     code, out, err = shell("fit", pictures, *FAST, "--json", "--tensorboard")
     assert code == 0, err
     report = json.loads(out)
-    assert report["format"] == "regraft.report/1"
+    assert report["format"] == "regraft.report/2"
     for key in ("metric", "value", "interval", "candidates", "chosen", "transfer_gain", "verdict", "first_answer_s"):
         assert report[key] is not None, key
     assert {c["name"] for c in report["candidates"]} == {"probe", "finetune", "scratch"}
@@ -158,7 +158,7 @@ def test_evaluate_agrees_with_the_run(run: Path, pictures: Path, shell: Shell) -
     assert code == 0, err
     report = json.loads(out)
     assert report["value"] == pytest.approx(read_report(run).value)
-    assert report["details"]["intervals"]["auc"]["low"] is not None
+    assert report["intervals"]["auc"]["low"] is not None
 
 
 def test_evaluate_warns_of_pictures_that_the_model_learned_from(run: Path, pictures: Path, shell: Shell) -> None:

@@ -14,7 +14,7 @@ from conftest import Shell
 from discs import draw_discs
 from regraft.core.errors import UsageError
 from regraft.recipes.fit.options import FitConfig
-from regraft.report.schema import read_report
+from regraft.recipes.reports import read_report
 
 FAST = ["--backbone", "scion:size=64", "--epochs", "1", "--threads", "2"]
 #: Enough that the validation part has the nine that an interval for 90 % needs, whatever candidate is kept.
@@ -98,7 +98,7 @@ def test_evaluate_agrees_with_the_run(run: Path, table: Path, shell: Shell, tmp_
     assert code == 0, err
     report = json.loads(out)
     assert report["value"] == pytest.approx(read_report(run).value, rel=1e-4) and report["metric"] == "mae"
-    assert set(report["details"]["intervals"]) == {"mae", "rmse", "r2", "spearman"}
+    assert set(report["intervals"]) == {"mae", "rmse", "r2", "spearman"}
     code, _, err = shell("evaluate", run, table.parent.parent)
     assert code == 1 and "--table" in " ".join(err.split())
 

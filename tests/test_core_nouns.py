@@ -13,7 +13,8 @@ from regraft.core import registry as registry_module
 from regraft.core.errors import UsageError, unknown_name
 from regraft.core.files import read_json, replacing, sha256_file, stable_hash, write_json, write_text
 from regraft.core.registry import Registry
-from regraft.core.types import Batch, InputSpec
+from regraft.core.types import Batch
+from regraft.images.spec import ImageSpec
 
 
 def losses() -> Registry[str]:
@@ -106,9 +107,9 @@ def test_file_hash(tmp_path: Path) -> None:
 
 
 def test_input_spec_survives_json() -> None:
-    spec = InputSpec("image", (3, 160, 128), {"mean": (0.1, 0.2, 0.3), "interpolation": "bicubic", "crop_pct": 0.95})
-    again = InputSpec.from_json(json.loads(json.dumps(spec.to_json())))
-    assert again == spec and isinstance(again.options["mean"], tuple)
+    spec = ImageSpec((3, 160, 128), mean=(0.1, 0.2, 0.3), interpolation="bicubic", crop_pct=0.95)
+    again = ImageSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec and isinstance(again.mean, tuple)
     assert again.to_json() == spec.to_json()
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.core.types import InputSpec
 from regraft.images import affine
 from regraft.images.affine import AffineTransform
+from regraft.images.spec import ImageSpec
 
-SPEC = InputSpec("image", (3, 40, 80), {"crop_pct": 1.0})
+SPEC = ImageSpec((3, 40, 80), crop_pct=1.0)
 
 
 def box(height: int = 40, width: int = 80, colour: int = 200, ground: int = 17) -> torch.Tensor:

@@ -14,10 +14,12 @@ from PIL import Image, ImageCms, ImageFilter
 
 from hostile_pictures import build, jpeg, scene
 from regraft.core.errors import DataError
-from regraft.data.reading import read_source
-from regraft.images.audit import Audit, audit
+from regraft.data.audit import Audit, audit
+from regraft.data.copies import clusters
+from regraft.data.reading import Reading, read_source
 from regraft.images.decode import decode
-from regraft.images.likeness import alike, clusters, dhash
+from regraft.images.likeness import alike, dhash
+from regraft.images.modality import PICTURES
 
 SHARED = Path(os.environ.get("REGRAFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -39,9 +41,9 @@ def fill(folder: Path, n: int, first: int = 0) -> None:
 
 def test_hostile_files_are_all_accounted_for(tmp_path: Path) -> None:
     made = build(tmp_path, seed=1)
-    source = read_source([tmp_path])
+    source = read_source([tmp_path], PICTURES)
     seen: list[tuple[int, int]] = []
-    usable, facts, found = audit(source, max_bad=0.5, progress=lambda done, total: seen.append((done, total)))
+    usable, facts, found = audit(source, PICTURES, max_bad=0.5, progress=lambda done, total: seen.append((done, total)))
     named = {path for finding in found.findings if finding.left_out for path in finding.paths}
     assert {str(p) for p in source.paths} == named | {str(p) for p in usable.paths}
     assert named == {str(one.path) for one in made if one.fate == "named"}
@@ -58,7 +60,7 @@ def test_hostile_files_are_all_accounted_for(tmp_path: Path) -> None:
 def test_too_many_bad_files_stop_with_the_option_that_accepts_them(tmp_path: Path) -> None:
     build(tmp_path, seed=1)
     with pytest.raises(DataError, match=r"30 of 100 files.*--max-bad"):
-        audit(read_source([tmp_path]))
+        audit(read_source([tmp_path], PICTURES), PICTURES)
 
 
 def test_exact_copies_within_across_and_against(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_exact_copies_within_across_and_against(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "train/a/000.jpg", tmp_path / "train/a/copy.jpg")
     shutil.copy(tmp_path / "test/a/020.jpg", tmp_path / "train/a/leak.jpg")
     shutil.copy(tmp_path / "train/a/001.jpg", tmp_path / "train/b/conflict.jpg")
-    usable, _, found = audit(read_source([tmp_path]))
+    usable, _, found = audit(read_source([tmp_path], PICTURES), PICTURES)
     names = {p.path.name for p in usable.samples}
     assert kinds(found) == {"duplicate": 1, "duplicate-across-splits": 1, "label-conflict": 2}
     assert {"000.jpg", "copy.jpg", "020.jpg"} <= names
@@ -90,7 +92,7 @@ def test_near_copies_leave_training_where_splits_are_declared(tmp_path: Path) ->
     fill(tmp_path / "test/a", 3, first=20)
     fill(tmp_path / "test/b", 3, first=30)
     near_copies_of(tmp_path / "test/a/020.jpg", tmp_path / "train/a")
-    usable, _, found = audit(read_source([tmp_path]))
+    usable, _, found = audit(read_source([tmp_path], PICTURES), PICTURES)
     assert kinds(found) == {"near-duplicate-across-splits": 3}
     assert not any(p.path.name.startswith("near") for p in usable.samples)
     assert len(usable) == 18
@@ -100,7 +102,7 @@ def test_near_copies_share_a_group_where_none_are_declared(tmp_path: Path) -> No
     fill(tmp_path / "a", 6)
     fill(tmp_path / "b", 6, first=10)
     near_copies_of(tmp_path / "a/000.jpg", tmp_path / "b")
-    usable, _, found = audit(read_source([tmp_path]))
+    usable, _, found = audit(read_source([tmp_path], PICTURES), PICTURES)
     grouped = {p.path.name for p in usable.samples if p.group is not None}
     assert grouped == {"000.jpg", "near-small.jpg", "near-poor.jpg", "near-blurred.png"}
     assert len({p.group for p in usable.samples}) == 2
@@ -113,7 +115,7 @@ def test_near_copies_unite_the_groups_they_belong_to(tmp_path: Path) -> None:
         put(tmp_path / f"b/p2_{i}.jpg", 10 + i)
         put(tmp_path / f"b/p3_{i}.jpg", 20 + i)
     put(tmp_path / "b/p2_near.jpg", 0, dpi=(72, 72))
-    usable, _, _ = audit(read_source([tmp_path], group="patient"))
+    usable, _, _ = audit(read_source([tmp_path], PICTURES, Reading(group="patient")), PICTURES)
     assert {p.group for p in usable.samples if p.path.name[:2] in ("p1", "p2")} == {"p1"}
     assert {p.group for p in usable.samples if p.path.name[:2] == "p3"} == {"p3"}
 
@@ -124,7 +126,7 @@ def test_a_group_on_both_sides_of_a_declared_split_leaves_training(tmp_path: Pat
         put(tmp_path / f"train/b/p{10 + i}_0.jpg", 10 + i)
     put(tmp_path / "test/a/p0_1.jpg", 30)
     put(tmp_path / "test/b/p99_1.jpg", 31)
-    usable, _, found = audit(read_source([tmp_path], group="patient"))
+    usable, _, found = audit(read_source([tmp_path], PICTURES, Reading(group="patient")), PICTURES)
     assert "p0_0.jpg" not in {p.path.name for p in usable.samples}
     assert kinds(found)["group-across-splits"] == 1
 
@@ -135,7 +137,7 @@ def test_classes_and_sizes(tmp_path: Path) -> None:
     fill(tmp_path / "test/a", 2, first=30)
     fill(tmp_path / "test/c", 6, first=40)
     Image.fromarray(scene(np.random.default_rng(60), 20, 50)).save(tmp_path / "train/a/tiny.png")
-    _, _, found = audit(read_source([tmp_path]))
+    _, _, found = audit(read_source([tmp_path], PICTURES), PICTURES)
     assert {"few-pictures", "imbalance", "test-only-class", "train-only-class", "small"} == set(kinds(found))
     severity = {finding.kind: finding.severity for finding in found.findings}
     assert severity["test-only-class"] == "error"
@@ -161,7 +163,7 @@ def test_a_profile_other_than_srgb_is_told_and_not_applied(
         pixels = scene(np.random.default_rng(20 + number))
         Image.fromarray(pixels).save(path.with_suffix(".png"), icc_profile=profile)
         assert (decode(path.with_suffix(".png")).permute(1, 2, 0).numpy() == pixels).all()
-    _, _, found = audit(read_source([tmp_path]))
+    _, _, found = audit(read_source([tmp_path], PICTURES), PICTURES)
     (finding,) = found.findings
     assert (finding.kind, finding.severity, finding.count) == ("colour-profile", "info", 2)
     assert [Path(name).name for name in finding.examples] == ["adobe.jpg", "adobe.png"]
@@ -193,7 +195,7 @@ def test_few_false_alarms_on_real_sets(name: str, most: int, seconds: float) -> 
     folder = SHARED / "data" / name
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    usable, _, found = audit(read_source([folder]))
+    usable, _, found = audit(read_source([folder], PICTURES), PICTURES)
     assert sum(n for kind, n in kinds(found).items() if "duplicate" in kind) <= most
     assert found.n_usable == found.n_files == len(usable)
     assert found.seconds < seconds

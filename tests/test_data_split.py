@@ -24,7 +24,7 @@ def made(
         group = f"g{i % groups}" if groups else None
         part = split[i % len(split)]
         pictures.append(Sample(Path(f"{part or 'all'}/{i}.jpg"), f"c{i % classes}", group, part))
-        facts.append(Facts(hashlib.sha256(str(i).encode()).hexdigest(), i, 100, 100))
+        facts.append(Facts(hashlib.sha256(str(i).encode()).hexdigest()))
     return Source("made", tuple(pictures), ClassNames(tuple(sorted({str(p.label) for p in pictures})))), facts
 
 

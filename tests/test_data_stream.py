@@ -17,11 +17,12 @@ from hostile_pictures import jpeg, scene
 from regraft.core.errors import DataError, UnreadableError, UsageError
 from regraft.core.types import Batch, InputSpec
 from regraft.images.decode import decode
+from regraft.images.spec import ImageSpec
 from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.transform import EvalTransform, TrainTransform
 
 SHARED = Path(os.environ.get("REGRAFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-SMALL = InputSpec("image", (3, 32, 32), {"interpolation": "bilinear", "crop_pct": 0.875})
+SMALL = ImageSpec((3, 32, 32), interpolation="bilinear", crop_pct=0.875)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,10 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made
 
 
-def reference(picture: Image.Image, spec: InputSpec) -> np.ndarray:
+def reference(picture: Image.Image, spec: ImageSpec) -> np.ndarray:
     """The evaluation preprocessing of timm and torchvision, on Pillow."""
-    size, crop_pct = spec.shape[1], float(spec.options["crop_pct"])
-    mode = transforms.InterpolationMode(spec.options["interpolation"])
+    size, crop_pct = spec.shape[1], float(spec.crop_pct)
+    mode = transforms.InterpolationMode(spec.interpolation)
     chain = transforms.Compose([transforms.Resize(int(size / crop_pct), mode), transforms.CenterCrop(size)])
     return np.asarray(chain(picture)).astype(int)
 
@@ -47,7 +48,7 @@ def reference(picture: Image.Image, spec: InputSpec) -> np.ndarray:
 @pytest.mark.parametrize("size", [(300, 200), (201, 333), (50, 40), (96, 96), (97, 600), (120, 1500)])
 def test_eval_pixels_are_pillows(interpolation: str, crop_pct: float, size: tuple[int, int]) -> None:
     pixels = scene(np.random.default_rng(1), *size)
-    spec = InputSpec("image", (3, 96, 96), {"interpolation": interpolation, "crop_pct": crop_pct})
+    spec = ImageSpec((3, 96, 96), interpolation=interpolation, crop_pct=crop_pct)
     seen = EvalTransform(spec)(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
     assert seen.dtype == torch.uint8
     assert seen.is_contiguous()
@@ -59,7 +60,7 @@ def test_eval_pixels_of_real_photographs_are_pillows() -> None:
     if not files:
         pytest.skip(f"no shared pictures in {SHARED}")
     for interpolation in ("bilinear", "bicubic"):
-        spec = InputSpec("image", (3, 224, 224), {"interpolation": interpolation, "crop_pct": 0.875})
+        spec = ImageSpec((3, 224, 224), interpolation=interpolation, crop_pct=0.875)
         for path in files:
             seen = EvalTransform(spec)(decode(path)).permute(1, 2, 0).numpy()
             assert np.abs(seen - reference(Image.open(path).convert("RGB"), spec)).max() <= 2, path
@@ -68,7 +69,7 @@ def test_eval_pixels_of_real_photographs_are_pillows() -> None:
 def test_eval_of_an_oblong_input_is_timms() -> None:
     timm_data = pytest.importorskip("timm.data")
     pixels = scene(np.random.default_rng(2), 150, 260)
-    spec = InputSpec("image", (3, 64, 96), {"interpolation": "bicubic", "crop_pct": 0.9})
+    spec = ImageSpec((3, 64, 96), interpolation="bicubic", crop_pct=0.9)
     chain = timm_data.create_transform((3, 64, 96), interpolation="bicubic", crop_pct=0.9, normalize=False)
     right = np.asarray(chain(Image.fromarray(pixels))).astype(int)
     seen = EvalTransform(spec)(torch.from_numpy(pixels.copy()).permute(2, 0, 1)).numpy()
@@ -83,9 +84,9 @@ def test_a_very_long_picture_costs_little_and_keeps_its_middle() -> None:
 
 def test_specs_that_mean_nothing_are_said() -> None:
     with pytest.raises(UsageError, match="bilinear"):
-        EvalTransform(InputSpec("image", (3, 8, 8), {"interpolation": "bilinaer"}))
+        EvalTransform(ImageSpec((3, 8, 8), interpolation="bilinaer"))
     with pytest.raises(DataError, match="image"):
-        EvalTransform(InputSpec("audio", (16_000,)))
+        EvalTransform(InputSpec("audio"))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="colour"):
         TrainTransform(SMALL, colour=2.0)
 

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from regraft.core.errors import ArtifactError, DataError, ExportError, MissingExtraError, UsageError
-from regraft.core.types import InputSpec
 from regraft.deploy.onnx import export as onnx_export
 from regraft.deploy.onnx.export import ExportReport, build_model, export_onnx, judged
 from regraft.deploy.onnx.predictor import OnnxPredictor
 from regraft.deploy.onnx.preprocess import preprocessing
 from regraft.deploy.predictor import Predictor
 from regraft.images.backbones import create
+from regraft.images.spec import ImageSpec
 from regraft.images.transform import EvalTransform
 from regraft.tasks.classification.agreement import compare_probabilities
 from regraft.tasks.classification.calibration import ClassCalibration
@@ -103,7 +103,7 @@ def test_preprocessing_gives_the_pixels_of_eval_transform(
     interpolation: str, shape: tuple[int, int], crop_pct: float, crop_mode: str
 ) -> None:
     options = {"interpolation": interpolation, "crop_pct": crop_pct, "crop_mode": crop_mode}
-    spec = InputSpec("image", (3, *shape), {**options, "mean": (0.5,) * 3, "std": (0.5,) * 3})
+    spec = ImageSpec((3, *shape), **options, mean=(0.5,) * 3, std=(0.5,) * 3)
     model = preprocessing(spec, opset=18, ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -284,7 +284,7 @@ def test_asking_wrongly_is_told(artifact: Path, pictures: list[Path], tmp_path: 
     with pytest.raises(DataError, match="labels"):
         export_onnx(artifact, tmp_path / "m.onnx", check_pictures=pictures, labels=np.zeros(2))
     plain = tmp_path / "plain.onnx"
-    spec = InputSpec("image", (3, 8, 8), {"crop_pct": 1.0})
+    spec = ImageSpec((3, 8, 8), crop_pct=1.0)
     plain.write_bytes(preprocessing(spec, opset=18, ir_version=10).SerializeToString())
     with pytest.raises(ArtifactError, match=r"regraft\.onnx/1"):
         OnnxPredictor.load(plain)

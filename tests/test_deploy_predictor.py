@@ -175,7 +175,13 @@ def test_a_model_of_an_open_target_calls_it_unknown(pictures: list[Path], tmp_pa
 
 def test_a_stream_gives_what_the_list_gives(predictor: Predictor, pictures: list[Path]) -> None:
     stream = PictureStream(
-        pictures, None, predictor.transform, batch_size=2, rank=0, world_size=2, threads=1
+        pictures,
+        None,
+        EvalTransform(predictor.packed.task.backbone.input_spec),
+        batch_size=2,
+        rank=0,
+        world_size=2,
+        threads=1,
     )  # this rank's share is padded: five pictures over two processes of two
     expected = predictor.probabilities([pictures[i] for i in (0, 1, 4)])
     np.testing.assert_allclose(predictor.probabilities(stream), expected, atol=1e-5)

@@ -16,7 +16,8 @@ import torch
 from regraft.cli.app import every_command
 from regraft.core.registry import Registry
 from regraft.images.backbones import families
-from regraft.report.schema import Report
+from regraft.report.frame import Report
+from regraft.report.sections import jobs, sections
 from regraft.strategies import strategies
 from regraft.style.base import methods
 
@@ -30,7 +31,7 @@ FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 SCRIPT = re.compile(r"bench/[\w/]+\.py")
 ONE_SIDED = {"README.md", "docs/figures.md"}  # links to the same document in the other language
 # Options of the whole command, of other programs and of the scripts in bench/.
-ELSEWHERE = {"--shared", "--tutorial", "--fit-options", "--require-hashes", "--version"}
+ELSEWHERE = {"--shared", "--tutorial", "--fit-options", "--require-hashes", "--version", "--nnodes", "--nproc"}
 
 
 def blocks(text: str, kind: str) -> list[str]:
@@ -238,9 +239,15 @@ def test_the_report_is_documented_as_it_is(document_report: ModuleType) -> None:
 
 def test_every_field_of_the_report_is_in_its_document(document_report: ModuleType) -> None:
     text = document_report.document()
-    for name, field in Report.model_fields.items():
-        (row,) = re.findall(rf"^\| `{name}` \|.*$", text.partition("\n## ")[0], re.M)
-        assert document_report.escaped(field.description or "") in row
+    chapters = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    wanted = [("Every report", Report)]
+    wanted += [(f"recipe: {name}", section.fields) for name in jobs for section in jobs.get(name).sections]
+    wanted += [(f"kind: {name}", sections.get(name).fields) for name in sections]
+    assert len(wanted) >= 7
+    for chapter, model in wanted:
+        for name, field in model.model_fields.items():
+            (row,) = re.findall(rf"^\| `{name}` \|.*$", chapters[chapter], re.M)
+            assert document_report.escaped(field.description or "") in row
 
 
 def test_the_card_has_a_place_for_every_figure() -> None:

@@ -35,7 +35,6 @@ LONG_JOB_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {}
 MANY_PARAMETERS = {
     "adaptation/domains.py:read_labelled": 9,
-    "data/reading.py:read_source": 10,
     "images/stream.py:PictureStream.__init__": 13,
 }
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from regraft.data.facts import Facts
 from regraft.images.backbones import create
 from regraft.images.backbones.base import ImageBackbone
-from regraft.recipes.fit.remarks import unseen_edges
+from regraft.images.look import PictureFacts
+from regraft.images.remarks import unseen_edges
 
 
-def of_sizes(*sizes: tuple[int, int]) -> list[Facts]:
-    return [Facts(f"{i:064x}", i, width, height) for i, (width, height) in enumerate(sizes)]
+def of_sizes(*sizes: tuple[int, int]) -> list[PictureFacts]:
+    return [PictureFacts(f"{i:064x}", i, width, height) for i, (width, height) in enumerate(sizes)]
 
 
 def cropping(crop: float, *, asked: bool) -> ImageBackbone:
@@ -27,7 +27,7 @@ def test_pictures_of_one_size_lose_their_edges() -> None:
     sentence = unseen_edges(of_sizes((200, 100), (200, 100)), cropping(0.8, asked=False))
     assert sentence is not None and "200 × 100 px" in sentence and "10%" in sentence
     advice = sentence.partition("--backbone ")[2].split()[0]
-    assert create(advice, pretrained=False).input_spec.options["crop_pct"] == 1.0
+    assert create(advice, pretrained=False).input_spec.crop_pct == 1.0
     assert create(advice, pretrained=False).input_spec.shape == (3, 32, 32)
 
 

@@ -15,7 +15,8 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from regraft.core.errors import DataError, UsageError
 from regraft.core.types import Batch
 from regraft.data.classes import ClassNames
-from regraft.data.reading import read_source
+from regraft.data.reading import Reading, read_source
+from regraft.images.modality import PICTURES
 from regraft.measure import (
     Interval,
     conformal_interval,
@@ -321,11 +322,11 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_source_of_numbers(table: Path) -> None:
-    found = read_source([], table=table, label_column="age", read_labels=reading("auto"))
+    found = read_source([], PICTURES, Reading(table=table, label="age", read_labels=reading("auto")))
     assert isinstance(found.labelling, NumberColumn) and found.classes == ()
     assert "--task regression" in found.labelling.assumed
     np.testing.assert_array_equal(found.labels(), np.arange(20) * 1.5)
-    as_classes = read_source([], table=table, label_column="age")
+    as_classes = read_source([], PICTURES, Reading(table=table, label="age"))
     assert isinstance(as_classes.labelling, ClassNames) and len(as_classes.classes) == 20
     assert as_classes.labelling.assumed == ""
 
@@ -335,15 +336,15 @@ def test_a_source_of_numbers(table: Path) -> None:
 def test_a_bad_cell_is_named_by_its_row(table: Path, cell: str, task: str) -> None:
     table.write_text(re.sub(r"^7\.png,.*$", f"7.png,{cell}", table.read_text(), flags=re.M))
     with pytest.raises(DataError, match=rf"row 9, column 'age': '{cell}'"):
-        read_source([], table=table, label_column="age", read_labels=reading(task))
+        read_source([], PICTURES, Reading(table=table, label="age", read_labels=reading(task)))
 
 
 def test_an_empty_cell_leaves_the_picture_out_and_says_so(table: Path) -> None:
     table.write_text(re.sub(r"^7\.png,.*$", "7.png,", table.read_text(), flags=re.M))
-    found = read_source([], table=table, label_column="age", read_labels=reading("regression"))
+    found = read_source([], PICTURES, Reading(table=table, label="age", read_labels=reading("regression")))
     assert len(found) == 19 and "first: row 9" in found.skipped[0]
 
 
 def test_folders_hold_no_numbers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--table"):
-        read_source([tmp_path], read_labels=reading("regression"))
+        read_source([tmp_path], PICTURES, Reading(read_labels=reading("regression")))

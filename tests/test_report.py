@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from inspect import isclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,14 @@ from scipy.special import softmax
 
 from regraft.core.errors import ArtifactError
 from regraft.measure import abstention, bootstrap, paired_gain, reliability, summary, verdict
-from regraft.report import figures, read_report, schema, write_report
-from regraft.report.page import render
-from regraft.report.schema import REPORT_FORMAT
+from regraft.recipes.reports import draw as render
+from regraft.recipes.reports import read_report, schema_of, write_report
+from regraft.report import frame
+from regraft.report.environment import environment
+from regraft.report.frame import REPORT_FORMAT
+from regraft.report.schema import checked
+from regraft.report.sections import AREAS, JobReport, Page, Section, jobs, sections
+from regraft.tasks.classification import figures
 
 HOSTILE = "<script>alert('x')</script>"
 CLASSES = [HOSTILE, '$x^2 & "co" {{ 7*7 }}', "bees"]
@@ -110,7 +116,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             },
             "reproduce": "regraft fit photos/",
             "seed": 7,
-            "something_new": float("inf"),
+            "uncalibrated_ece": float("inf"),
         },
     )
     pq.write_table(
@@ -156,7 +162,7 @@ def text(full_run: Path) -> str:
     return render(full_run).read_text(encoding="utf-8")
 
 
-class Page(HTMLParser):
+class Drawn(HTMLParser):
     """Collects what the tests ask about."""
 
     def __init__(self, text: str) -> None:
@@ -177,7 +183,7 @@ class Page(HTMLParser):
 
 
 def test_page_has_every_part(text: str) -> None:
-    page = Page(text)
+    page = Drawn(text)
     for words in (
         "Transfer helped",
         "What was tried",
@@ -207,7 +213,7 @@ def test_page_has_every_part(text: str) -> None:
 def test_page_loads_nothing_from_elsewhere(text: str) -> None:
     assert not re.search(r"https?:", text)
     assert not re.search(r"@import|url\((?!#)", text)
-    page = Page(text)
+    page = Drawn(text)
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "embed", "base")]
     for _, attrs in page.tags:
         for name in ("src", "href", "srcset", "poster"):
@@ -215,7 +221,7 @@ def test_page_loads_nothing_from_elsewhere(text: str) -> None:
 
 
 def test_hostile_names_stay_text(text: str) -> None:
-    page = Page(text)
+    page = Drawn(text)
     assert "<script>alert" not in text
     assert "<img src=x" not in text
     assert len([1 for tag, _ in page.tags if tag == "script"]) == 2  # the data of the map and its code
@@ -248,10 +254,10 @@ def test_page_of_the_least_report(tmp_path: Path) -> None:
     assert "0.900" in render(tmp_path).read_text(encoding="utf-8")
 
 
-def test_report_json_has_no_nan_and_keeps_unknown_fields(full_run: Path) -> None:
+def test_report_json_has_no_nan(full_run: Path) -> None:
     value = json.loads((full_run / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert value["format"] == REPORT_FORMAT
-    assert value["details"] == {"something_new": None}
+    assert value["uncalibrated_ece"] is None
     assert value["candidates"][1]["validation"] is None
     assert {
         "metric",
@@ -266,11 +272,85 @@ def test_report_json_has_no_nan_and_keeps_unknown_fields(full_run: Path) -> None
     assert read_report(full_run).candidates[0].chosen
 
 
-def test_every_field_says_what_it_is() -> None:
-    models = [one for one in vars(schema).values() if isclass(one) and issubclass(one, BaseModel)]
-    assert {schema.Report, schema.Candidate, schema.Audit, schema.Finding} <= set(models)
+@pytest.mark.parametrize("recipe", sorted(jobs))
+@pytest.mark.parametrize("kind", sorted(sections))
+def test_every_job_and_kind_has_a_schema_whose_fields_are_described(recipe: str, kind: str) -> None:
+    schema = schema_of(recipe, kind)
+    row = schema.model_fields["candidates"].annotation.__args__[0]
+    models = [schema, row, *(one for one in vars(frame).values() if isclass(one) and issubclass(one, BaseModel))]
     fields = {f"{m.__name__}.{name}": field for m in models for name, field in m.model_fields.items()}
     assert [name for name, field in fields.items() if not (field.description or "").strip()] == []
+    assert schema.model_validate({}).candidates == []  # every field of a section has a default
+    for section in (*jobs.get(recipe).sections, sections.get(kind)):
+        assert set(section.fields.model_fields) <= set(schema.model_fields)
+        assert set(section.candidate.model_fields) <= set(row.model_fields)
+
+
+@pytest.mark.parametrize(
+    "section", [s for r in jobs for s in jobs.get(r).sections if s.owner] + [sections.get(k) for k in sections]
+)
+def test_sections_draw_into_areas_that_there_are(section: Section) -> None:
+    blocks = environment([section.owner]).get_template(f"{section.owner}:{section.template}").blocks
+    assert blocks and set(blocks) <= set(AREAS)
+
+
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        ({"transfer_gian": None}, "transfer_gian is no field of FitClassificationReport. Did you mean 'transfer_gain'"),
+        ({"recipe": "adapt", "transfer_gain": None}, "transfer_gain is no field of AdaptClassificationReport"),
+        ({"kind": "regression", "temperature": 1.0}, "temperature is no field of FitRegressionReport"),
+        ({"candidates": [{"name": "a", "valu": 1}]}, "candidates.0.valu .* Did you mean 'value'"),
+        ({"audit": {"findings": [{"kind": "a", "sentense": ""}]}}, "Did you mean 'sentence'"),
+        ({"seed": "seven"}, "seed: Input should be a valid integer"),
+    ],
+)
+def test_a_strange_key_is_an_error_with_the_nearest_match(report: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        write_report(tmp_path, report)
+    assert not (tmp_path / "report.json").exists()
+    (tmp_path / "report.json").write_text(json.dumps({"format": REPORT_FORMAT, **report}))
+    with pytest.raises(ArtifactError, match=says):
+        read_report(tmp_path)
+
+
+def test_a_job_of_another_package_brings_its_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fields, its rows and its blocks; what it shows of a sample is what the modality shows."""
+
+    class Fields(frame.Part):
+        reached: float | None = None
+
+    class Rows(frame.Part):
+        shots: int = 0
+
+    package = tmp_path / "shots_of_mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    template = "{% block job %}<h2>Reached {{ reached | percent }} of {{ x }}</h2>{% endblock %}"
+    (package / "section.html").write_text(template)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    section = Section("shots", Fields, Rows, "shots_of_mine", context=lambda page: {"reached": 0.5, "x": page.run.name})
+    monkeypatch.setitem(jobs._items, "shots", JobReport("shots", (section,)))
+    run = tmp_path / "<run>"
+    run.mkdir()
+    write_report(run, {"recipe": "shots", "reached": 0.5, "candidates": [{"name": "a", "shots": 3}]})
+    assert "<h2>Reached 50.0\N{NO-BREAK SPACE}% of &lt;run&gt;</h2>" in render(run).read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"shots2 .* Did you mean 'shots'"):
+        checked({"recipe": "shots", "candidates": [{"name": "a", "shots2": 3}]})
+    monkeypatch.setitem(jobs._items, "seeds", JobReport("seeds", (Section("seeds", Twice),)))
+    with pytest.raises(ValueError, match="'seed' belongs to both Report and Twice"):
+        schema_of("seeds", "classification")
+
+
+class Twice(frame.Part):
+    seed: int = 0
+
+
+def test_samples_are_found_beside_the_data_or_the_run(tmp_path: Path) -> None:
+    page = Page(tmp_path, checked({"data_root": str(tmp_path / "data")}))
+    assert page.locate("a/b.png") == tmp_path / "data" / "a" / "b.png"
+    assert Page(tmp_path, checked({})).locate("b.png") == tmp_path / "b.png"
+    assert page.locate(str(tmp_path / "c.png")) == tmp_path / "c.png"
 
 
 def test_wrong_reports_are_sentences(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regraft.core.types import Batch, Features, InputSpec
+from regraft.core.types import Batch, Features
 from regraft.images.backbones import ImageBackbone
+from regraft.images.spec import ImageSpec
 from regraft.tasks.classification.task import Classification, balanced_weights
 
-SPEC = InputSpec("image", (3, 8, 8), {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)})
+SPEC = ImageSpec((3, 8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
 
 class Tiny(ImageBackbone):

@@ -23,7 +23,7 @@ from regraft.images.backbones import ImageBackbone, create
 from regraft.images.backbones.embedded import EmbeddedBackbone
 from regraft.images.demo import make_demo
 from regraft.recipes.fit.options import FitConfig
-from regraft.recipes.fit.pictures import Prepared, Streams, prepare
+from regraft.recipes.fit.prepared import Prepared, prepare
 from regraft.strategies import fit_probe
 
 
@@ -31,7 +31,7 @@ def probe_accuracy(backbone: ImageBackbone, prepared: Prepared, recalibrate: boo
     """Test accuracy of the probe on this backbone's features."""
     config = FitConfig.checked(roots=(Path("."),))
     machine = launch(device="cpu")
-    streams = Streams(prepared, backbone.input_spec, config)
+    streams = prepared.streams(backbone.input_spec, config)
     part = prepared.splits.rounds[0]
     known = np.sort(np.concatenate([part.train, part.val]))
     if recalibrate:
@@ -48,7 +48,8 @@ def probe_accuracy(backbone: ImageBackbone, prepared: Prepared, recalibrate: boo
     backbone.eval()
 
     def features(indices: np.ndarray) -> np.ndarray:
-        return predict(backbone, streams.plain(indices), machine, call=lambda x: backbone(x).pooled).outputs.numpy()
+        found = predict(backbone, streams.plain(indices), machine, call=lambda x: backbone(x).pooled).outputs
+        return np.asarray(found.numpy())
 
     head = fit_probe(features(known), prepared.labels[known], prepared.folds(known, 0), len(prepared.source.classes))
     return float((head.logits(features(part.test)).argmax(1) == prepared.labels[part.test]).mean())

@@ -12,7 +12,7 @@ from regraft.core.rundir import resolve_run
 from regraft.deploy.predictor import Predictor
 from regraft.recipes.fit.job import run_fit
 from regraft.recipes.fit.options import FitConfig
-from regraft.report.schema import Report, read_report
+from regraft.report.frame import Report
 
 PathLike = str | os.PathLike[str]
 
@@ -31,7 +31,9 @@ class Run:
 
     @property
     def data(self) -> Report:
-        """Everything in report.json."""
+        """Everything in report.json, with the fields of its job and of its kind of labels: docs/report.md."""
+        from regraft.recipes.reports import read_report
+
         return read_report(self.path)
 
     @property
@@ -46,10 +48,10 @@ class Run:
 
     def report(self) -> Path:
         """The page; drawn again where it is missing."""
-        from regraft.report.page import render
+        from regraft.recipes.reports import draw
 
         page = self.path / "report.html"
-        return page if page.is_file() else render(self.path)
+        return page if page.is_file() else draw(self.path)
 
 
 def fit(

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from regraft.core.errors import DataError
+from regraft.data.audit import Audit, audit
 from regraft.data.classes import class_names
-from regraft.data.facts import Facts
+from regraft.data.facts import Facts, units
 from regraft.data.labels import ReadLabels
-from regraft.data.reading import read_source
+from regraft.data.reading import Reading, read_source
 from regraft.data.source import Source
 from regraft.data.split import fold_of
-from regraft.images.audit import Audit, audit
 from regraft.images.idx import expand_idx, is_idx_folder
+from regraft.images.modality import PICTURES
 from regraft.tasks.regression.labels import NumberColumn, number_column
 
 Progress = Callable[[int, int], None]
@@ -86,19 +87,17 @@ def read_labelled(
     domain. Raises DataError where a class has fewer than two pictures, or a domain fewer than two to learn from.
     """
     folders = [_as_folder(root) for root in roots]
-    found = read_source(
-        folders, table=table, image_column=image, label_column=label, group=group, read_labels=read_labels
-    )
+    reading = Reading(table=table, column=image, label=label, group=group, read_labels=read_labels)
+    found = read_source(folders, PICTURES, reading)
     found = replace(found, samples=tuple(replace(picture, split=None) for picture in found.samples))
-    usable, facts, report = audit(found, max_bad=max_bad, progress=progress)
+    usable, facts, report = audit(found, PICTURES, max_bad=max_bad, progress=progress)
     labels, strata = usable.labels(), usable.strata()
-    units = [picture.group or fact.sha256 for picture, fact in zip(usable.samples, facts, strict=True)]
     if isinstance(usable.labelling, NumberColumn) and len(usable) < LEAST_NUMBERS:
         raise DataError(f"The source has {len(usable)} usable pictures; a regression to adapt takes {LEAST_NUMBERS}.")
     smallest = int(np.bincount(strata, minlength=len(usable.classes)).min())
     if smallest < 2:
         raise DataError("Every class of the source needs at least two pictures: one to learn from, one to judge with.")
-    folds = fold_of(units, strata, max(2, min(5, smallest)), seed)
+    folds = fold_of(units(usable, facts), strata, max(2, min(5, smallest)), seed)
     names = domain_names(roots) if table is None else (usable.name,)
     domains = domain_of(usable, folders) if len(names) > 1 else np.zeros(len(usable), dtype=np.int64)
     train = np.flatnonzero(folds != 0)
@@ -132,8 +131,8 @@ def read_unlabelled(roots: tuple[Path, ...], *, max_bad: float, progress: Progre
 
     Of an idx folder with a train part only that part is used, so that its test part stays unseen for `--oracle`.
     """
-    found = read_source([_training_part(_as_folder(root)) for root in roots], labelled=False)
-    usable, facts, report = audit(found, max_bad=max_bad, progress=progress)
+    found = read_source([_training_part(_as_folder(root)) for root in roots], PICTURES, Reading(labelled=False))
+    usable, facts, report = audit(found, PICTURES, max_bad=max_bad, progress=progress)
     if len(usable) < 10:
         raise DataError(f"The target has {len(usable)} usable pictures; adapting to it takes at least 10.")
     return Unlabelled(usable, facts, report)
@@ -147,8 +146,8 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float, keep_un
     folder = _as_folder(root)
     if is_idx_folder(root) and (folder / "test").is_dir():
         folder = folder / "test"
-    found = read_source([folder], min_classes=1)
-    usable, _, _ = audit(found, max_bad=max_bad)
+    found = read_source([folder], PICTURES, Reading(min_classes=1))
+    usable, _, _ = audit(found, PICTURES, max_bad=max_bad)
     known = [i for i, picture in enumerate(usable.samples) if picture.label in classes]
     if not known:
         raise DataError(
@@ -164,8 +163,9 @@ def read_oracle(root: Path, classes: tuple[str, ...], *, max_bad: float, keep_un
 
 def read_oracle_numbers(table: Path, target: tuple[Path, ...], *, image: str, label: str, max_bad: float) -> Oracle:
     """Target pictures with their numbers, from a table whose paths are below the target's folders or beside it."""
-    found = read_source(list(target), table=table, image_column=image, label_column=label, read_labels=number_column)
-    usable, _, _ = audit(found, max_bad=max_bad)
+    reading = Reading(table=table, column=image, label=label, read_labels=number_column)
+    found = read_source(list(target), PICTURES, reading)
+    usable, _, _ = audit(found, PICTURES, max_bad=max_bad)
     return Oracle(usable, usable.labels())
 
 

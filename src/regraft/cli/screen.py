@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +14,20 @@ from rich.table import Table
 from regraft.cli.app import err, out
 
 if TYPE_CHECKING:
-    from regraft.report.schema import Report
+    from regraft.report.frame import Report
 
 
 def show_report(run: Path, as_json: bool) -> None:
     """The verdict, the candidates and the report's path; or report.json alone."""
-    from regraft.report.schema import read_report
+    from regraft.recipes.reports import read_report
 
     found = read_report(run)
     if as_json:
         print((run / "report.json").read_text(encoding="utf-8"), end="")
         return
     out.print(f"\n[bold]{escape(found.verdict)}[/]\n")
-    out.print(_of_domains(found) if found.why else _of_candidates(found))
-    if found.held_out:
-        out.print(_of_held_out(found))
+    for table in _TABLES.get(found.recipe, (_of_candidates,)):
+        out.print(table(found))
     out.print(f"\nEvaluated on: {escape(found.evaluated_on)}")
     for alarm in found.alarms:
         out.print(f"[yellow]Alarm:[/] {escape(alarm)}")
@@ -57,7 +56,7 @@ def _of_candidates(found: Report) -> Table:
     return view
 
 
-def _of_domains(found: Report) -> Table:
+def _of_domains(found: Any) -> Table:
     view = Table("candidate", "label-free rank", "source", "oracle", "seconds", box=None, header_style="bold")
     for c in found.candidates:
         view.add_row(
@@ -69,7 +68,7 @@ def _of_domains(found: Report) -> Table:
     return view
 
 
-def _of_held_out(found: Report) -> Table:
+def _of_held_out(found: Any) -> Table:
     names = [cell["name"] for cell in found.held_out[0]["methods"]]
     view = Table("held-out domain", "pictures", *names, "chosen", "hindsight", box=None, header_style="bold")
     for row in found.held_out:
@@ -78,6 +77,13 @@ def _of_held_out(found: Report) -> Table:
             f"{row['chosen']} {figure(row['value'])}", f"{row['best']} {figure(row['best_value'])}",
         )  # fmt: skip
     return view
+
+
+#: What is shown of a job's report, where it is not the candidates alone.
+_TABLES: dict[str, tuple[Callable[[Any], Table], ...]] = {
+    "adapt": (_of_domains,),
+    "generalise": (_of_candidates, _of_held_out),
+}
 
 
 def show_plan(lines: Sequence[str], as_json: bool) -> None:

@@ -45,12 +45,12 @@ class EvaluateFace(RunFace):
 
 
 def _predict(options: PredictOptions, face: Face) -> None:
-    from regraft.deploy.predictor import Predictor, expand_inputs
+    from regraft.deploy.predictor import Predictor
 
     names = list(options.pictures)
     names = [line.strip() for line in sys.stdin if line.strip()] if names == ["-"] else names
     predictor = Predictor.load(options.run, device=options.device)
-    answers = predictor.predict(expand_inputs(names), top=options.top, threshold=options.threshold)
+    answers = predictor.predict(predictor.expand(names), top=options.top, threshold=options.threshold)
     if face.as_json:
         print(json.dumps([answer.to_json() for answer in answers], ensure_ascii=False, indent=2))
     for answer in [] if face.as_json else answers:
@@ -78,10 +78,10 @@ def _export(options: ExportConfig, face: Face) -> None:
 
 def _report(options: ReportOptions, face: Face) -> None:
     from regraft.core.rundir import resolve_run
-    from regraft.report.page import render
+    from regraft.recipes.reports import draw
 
     path = resolve_run(options.run)
-    render(path)
+    draw(path)
     show_report(path, face.as_json)
 
 

@@ -6,6 +6,7 @@ No pickle. The manifest carries the hash and size of the weights; a file that wa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,28 @@ WEIGHTS = "model.safetensors"
 REQUIRED = ("format", "backbone", "task", "input_spec", "labels", "files")
 MANIFEST_LIMIT_BYTES = 8 << 20
 WEIGHTS_LIMIT_BYTES = 32 << 30
+COMPANION_LIMIT_BYTES = 64 << 20
 
 
-def write_artifact(folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write weights first, manifest last, each whole or not at all. Returns the folder."""
+def write_artifact(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    companions: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write weights and companion files first, manifest last, each whole or not at all. Returns the folder.
+
+    companions: small files by plain name that the network cannot be rebuilt without, such as a tokenizer.
+    """
     weights = folder / WEIGHTS
     with replacing(weights) as temporary:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary)
-    described = {"sha256": sha256_file(weights), "bytes": weights.stat().st_size}
-    write_json(folder / MANIFEST, {"format": FORMAT, **manifest, "files": {WEIGHTS: described}})
+    files = {WEIGHTS: {"sha256": sha256_file(weights), "bytes": weights.stat().st_size}}
+    for name, content in (companions or {}).items():
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
+        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    write_json(folder / MANIFEST, {"format": FORMAT, **manifest, "files": files})
     return folder
 
 
@@ -58,6 +72,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if missing:
         raise ArtifactError(f"{path} lacks {', '.join(missing)}: copy the artifact again from its run.")
     return manifest
+
+
+def read_companions(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files beside the weights by name, hash checked. Raises ArtifactError with what is wrong."""
+    found: dict[str, bytes] = {}
+    for name, described in manifest["files"].items():
+        if name == WEIGHTS:
+            continue
+        path = folder / name
+        if Path(name).name != name or name.startswith(".") or not isinstance(described, dict):
+            raise ArtifactError(f"{folder / MANIFEST} names a file {name!r}, which no artifact has: copy it again.")
+        if not path.is_file():
+            raise ArtifactError(f"{folder} has no {name}: copy the whole artifact folder.")
+        if path.stat().st_size != described.get("bytes") or path.stat().st_size > COMPANION_LIMIT_BYTES:
+            raise ArtifactError(f"{path} is not the file that its manifest describes: copy the artifact again.")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != described.get("sha256"):
+            raise ArtifactError(f"{path} is not the file that its manifest describes: copy the artifact again.")
+        found[name] = content
+    return found
 
 
 def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

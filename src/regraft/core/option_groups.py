@@ -88,7 +88,9 @@ class TableOptions(GroupOptions):
 
 
 class LabelOptions(TableOptions):
-    """Which columns of the table are labels."""
+    """Which columns of the table are texts, and which labels."""
+
+    text: str | None = option(None, "The table's column of texts, in place of pictures.", panel=DATA, metavar="COLUMN")
 
     label: OneOrSeveral = option(
         "label", "The table's column of labels; again for several.", panel=DATA, metavar="COLUMN"
@@ -139,6 +141,7 @@ class StrategyOptions(Options):
         None, "Base rate of the training; the head has 10 times as much.", panel=TRAINING, metavar="RATE", gt=0
     )
     scratch_lr: float = option(1e-3, "Base rate of the control.", on_command_line=False, gt=0)
+    lora_rank: int = option(8, "Rank of the change that lora trains.", on_command_line=False, ge=1)
 
 
 class PerceptualOptions(Options):

@@ -102,6 +102,14 @@ def _absolute(value: Any, dumped: Any) -> Any:
     return dumped
 
 
+def with_table(values: Any) -> Any:
+    """Options in which a table of texts may stand where folders do, as in `fit reviews.csv --text body`."""
+    roots = [Path(root) for root in values.get("roots") or ()]
+    if values.get("text") is not None and values.get("table") is None and len(roots) == 1 and roots[0].is_file():
+        return {**values, "roots": (), "table": roots[0]}
+    return values
+
+
 # ---- what is wrong ---------------------------------------------------------------------------------------------------
 
 _BOUNDS: Final = {

@@ -7,7 +7,7 @@ statistics. So nothing outside a backbone needs to know a mean or a standard dev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -18,25 +18,21 @@ from regraft.core import nested
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the pretrained weights expect. It travels inside every artifact.
+    """What the pretrained weights expect. It travels inside every artifact; each modality has its own subclass.
 
     modality: "image", "text", "audio" or "video"; the set is open.
-    shape: image (C, H, W) in px; audio (samples,); text (tokens,).
-    options: image: mean, std (per channel, of values in [0, 1]), interpolation ("bilinear", "bicubic"), crop_pct (the
-    crop's share of the resized short side); audio: sample_rate_hz; text: tokenizer.
     """
 
     modality: str
-    shape: tuple[int, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"modality": self.modality, "shape": list(self.shape), "options": dict(self.options)}
+        """Plain values, "modality" among them, by which a reader finds the subclass."""
+        return {"modality": self.modality}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> InputSpec:
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
-        return cls(str(value["modality"]), tuple(int(n) for n in value["shape"]), options)
+        """The spec that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(str(value["modality"]))
 
 
 @dataclass(frozen=True)
@@ -89,16 +85,59 @@ class DomainView:
     domains: Tensor | None = None
 
 
+class PretrainedHead(NamedTuple):
+    """The classifier that came with the weights: weight (S, D) and bias (S,) over pooled features; S source classes."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Backbone(nn.Module):
+    """A network without its head, of any modality. Calling it takes what the modality collates and gives `Features`.
+
+    A class and no protocol, since a task holds it as a part that is moved, copied and saved with it.
+    """
+
+    licence: str = "unknown"
+    #: Whether the weights came from a pretraining; without one there is nothing to transfer.
+    pretrained: bool = False
+    #: The memory order that the network computes fastest in; None: any.
+    memory_format: torch.memory_format | None = None
+
+    def __init__(self, input_spec: InputSpec, feature_dim: int) -> None:
+        super().__init__()
+        self.input_spec = input_spec
+        self.feature_dim = feature_dim
+        #: How the modality builds this network again, without its weights; written into artifacts.
+        self.recipe: dict[str, Any] = {}
+        #: Where the weights came from, for the record: source, licence, hash.
+        self.provenance: dict[str, Any] = {}
+        #: What the weights can tell already, where they came with a linear classifier. No part of the network.
+        self.pretrained_head: PretrainedHead | None = None
+
+    def forward(self, x: Any) -> Features:
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        """Parameter names by layer group, ordered shallow → deep, total and disjoint."""
+        raise TypeError(f"{type(self).__name__} does not define layer_groups")
+
+    def reset_parameters(self) -> None:
+        """Give every layer fresh random weights, as its library initialises it: the from-scratch control."""
+        raise TypeError(f"{type(self).__name__} does not define reset_parameters")
+
+    def companions(self) -> dict[str, bytes]:
+        """Small files by name that an artifact needs beside the weights, such as a tokenizer; none for most."""
+        return {}
+
+
 @runtime_checkable
-class Backbone(Protocol):
-    """A network without its head. `layer_groups` names its parameters, ordered shallow → deep, total and disjoint."""
+class Layered(Protocol):
+    """A backbone whose features are those of all layers, by a scale that it takes from the data."""
 
-    input_spec: InputSpec
-    feature_dim: int
-
-    def __call__(self, x: Any) -> Features: ...
-
-    def layer_groups(self) -> dict[str, list[str]]: ...
+    def scale_by(self, raw: Any) -> Any:
+        """Set the scale from raw features (N, D); returns them scaled."""
+        ...
 
 
 class Rule(NamedTuple):

@@ -13,6 +13,7 @@ from regraft.core.errors import DataError
 from regraft.data.findings import EXAMPLES, Finding, counted, listed
 from regraft.data.labels import Cells
 from regraft.data.sample import Label, Sample
+from regraft.data.words import Words
 
 _FEW: Final = 5
 _IMBALANCE: Final = 3.0
@@ -33,13 +34,13 @@ class ClassNames:
     def read(self, texts: tuple[str | None, ...], where: str) -> Label | None:
         return texts[0]
 
-    def settled(self, samples: Sequence[Sample], source: str, least: int) -> ClassNames:
+    def settled(self, samples: Sequence[Sample], source: str, least: int, words: Words) -> ClassNames:
         classes = tuple(sorted({str(p.label) for p in samples if p.label is not None}))
         if len(classes) < least:
             raise DataError(
-                f"Every picture of {source} has the class {classes[0]!r}; telling classes apart needs at least "
+                f"Every {words.one} of {source} has the class {classes[0]!r}; telling classes apart needs at least "
                 f"{least}. "
-                "One folder per class is expected, such as photos/ants and photos/bees."
+                f"One folder per class is expected, such as {words.folders}."
             )
         return replace(self, names=classes)
 
@@ -53,13 +54,15 @@ class ClassNames:
     def joined(self, labels: Sequence[Label]) -> Label | None:
         return labels[0] if len(set(labels)) == 1 else None
 
-    def findings(self, samples: Sequence[Sample]) -> list[Finding]:
+    def findings(self, samples: Sequence[Sample], many: str) -> list[Finding]:
         total = Counter(str(sample.label) for sample in samples)
-        findings = _counts(self.names, total)
+        findings = _counts(self.names, total, many)
         tested = Counter(str(sample.label) for sample in samples if sample.split == "test")
         valued = Counter(str(sample.label) for sample in samples if sample.split == "val")
         if held := tested or valued:
-            findings += _parts({n: total[n] for n in self.names if total[n]}, held, "test" if tested else "validation")
+            findings += _parts(
+                {n: total[n] for n in self.names if total[n]}, held, "test" if tested else "validation", many
+            )
         return findings
 
 
@@ -73,18 +76,18 @@ def class_names(cells: Cells | None) -> ClassNames:
     return ClassNames()
 
 
-def _counts(names: tuple[str, ...], total: Counter[str]) -> list[Finding]:
+def _counts(names: tuple[str, ...], total: Counter[str], many: str) -> list[Finding]:
     """Of classes without pictures, with few, and of uneven ones."""
     findings = []
     empty = [name for name in names if not total[name]]
     if empty:
-        sentence = f"No usable picture is left of {listed(empty)}."
+        sentence = f"No usable {many.removesuffix('s')} is left of {listed(empty)}."
         findings.append(Finding("empty-class", "error", len(empty), sentence, tuple(empty[:EXAMPLES])))
     few = [name for name in names if 0 < total[name] < _FEW]
     if few:
         counts = listed([f"{name} ({total[name]})" for name in few])
         sentence = (
-            f"{counted(len(few), 'class', 'classes')} with fewer than {_FEW} pictures: {counts}. "
+            f"{counted(len(few), 'class', 'classes')} with fewer than {_FEW} {many}: {counts}. "
             "Scores on them say little."
         )
         findings.append(Finding("few-pictures", "warning", len(few), sentence, tuple(few[:EXAMPLES])))
@@ -92,14 +95,14 @@ def _counts(names: tuple[str, ...], total: Counter[str]) -> list[Finding]:
     most, least = max(there, key=lambda name: there[name]), min(there, key=lambda name: there[name])
     if there[most] >= _IMBALANCE * there[least]:
         sentence = (
-            f"The classes are uneven: {there[most]} pictures of {most}, {there[least]} of {least} "
+            f"The classes are uneven: {there[most]} {many} of {most}, {there[least]} of {least} "
             f"({there[most] / there[least]:.1f} to 1). Read balanced accuracy beside accuracy."
         )
         findings.append(Finding("imbalance", "warning", len(there), sentence, (most, least)))
     return findings
 
 
-def _parts(there: dict[str, int], held: Counter[str], part: str) -> list[Finding]:
+def _parts(there: dict[str, int], held: Counter[str], part: str, many: str) -> list[Finding]:
     """Of classes that are on one side of a declared split alone."""
     findings = []
     unseen = [name for name in there if held[name] == there[name]]
@@ -108,6 +111,8 @@ def _parts(there: dict[str, int], held: Counter[str], part: str) -> list[Finding
         findings.append(Finding("test-only-class", "error", len(unseen), sentence, tuple(unseen[:EXAMPLES])))
     untested = [name for name in there if not held[name]]
     if untested:
-        sentence = f"The {part} part has no picture of {listed(untested)}: the scores say nothing about it."
+        sentence = (
+            f"The {part} part has no {many.removesuffix('s')} of {listed(untested)}: the scores say nothing about it."
+        )
         findings.append(Finding("train-only-class", "warning", len(untested), sentence, tuple(untested[:EXAMPLES])))
     return findings

@@ -12,9 +12,9 @@ EXAMPLES: Final = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """count pictures (or classes) of one kind, a sentence, up to 8 examples.
+    """count samples (or classes) of one kind, a sentence, up to 8 examples.
 
-    left_out: these pictures do not take part, and `paths` names all of them, not only the examples.
+    left_out: these samples do not take part, and `paths` names all of them, not only the examples.
     """
 
     kind: str

@@ -11,6 +11,7 @@ import numpy as np
 
 from regraft.data.findings import Finding
 from regraft.data.sample import Label, Sample
+from regraft.data.words import Words
 
 __all__ = ["Cells", "Label", "Labelling", "ReadLabels", "as_labels"]
 
@@ -55,9 +56,9 @@ class Labelling(Protocol):
         """The label in one row's cells, None where the row has none; DataError that begins with `where`."""
         ...
 
-    def settled(self, samples: Sequence[Sample], source: str, least: int) -> Labelling:
+    def settled(self, samples: Sequence[Sample], source: str, least: int, words: Words) -> Labelling:
         """The same with the names of all labels of these samples; DataError for fewer than `least` classes, or for
-        labels that nothing can be learned from."""
+        labels that nothing can be learned from. words: how sentences name the samples."""
         ...
 
     def encode(self, labels: Sequence[Label]) -> np.ndarray:
@@ -72,8 +73,8 @@ class Labelling(Protocol):
         """The label of a file that came under all of these; None where they contradict each other."""
         ...
 
-    def findings(self, samples: Sequence[Sample]) -> list[Finding]:
-        """What is wrong with the labels of usable samples."""
+    def findings(self, samples: Sequence[Sample], many: str) -> list[Finding]:
+        """What is wrong with the labels of usable samples, which sentences call `many`."""
         ...
 
 

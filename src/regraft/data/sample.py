@@ -1,4 +1,4 @@
-"""One file, with what was read of its label."""
+"""One sample, with what was read of its label."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ Label: TypeAlias = "str | tuple[str, ...]"
 
 @dataclass(frozen=True)
 class Sample:
-    """One file. label: what was read, as the source's labelling understands it. split: "train", "val", "test", or None.
-    group: kept on one side of every split.
+    """One file, or one row of a table. label: what was read, as the source's labelling understands it. split: "train",
+    "val", "test", or None. group: kept on one side of every split.
 
-    In a `Source` the path is absolute: what a run writes down is found again from any working folder.
+    In a `Source` the path is absolute: what a run writes down is found again from any working folder. text: the content
+    itself, where the table holds it; path is then the table's, and row counts as a spreadsheet does, the header's is 1.
     """
 
     path: Path
     label: Label | None = None
     group: str | None = None
     split: str | None = None
+    text: str | None = None
+    row: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What files and predictions call it: its path, or "reviews.csv:17" for a row."""
+        return str(self.path) if self.row is None else f"{self.path.name}:{self.row}"

@@ -1,7 +1,6 @@
-"""Where pictures and their labels come from: folders per class, split folders, several of them, or none.
+"""Samples in a fixed order with their labels, of any modality; nothing is decoded here.
 
-Nothing is decoded here. What a folder holds that is not used is named in `Source.skipped`, so that no file
-gets lost.
+What a folder holds that is not used is named in `Source.skipped`, so that no file gets lost.
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ SHORTCUTS: Final = ("patient", "subject", "prefix")
 @dataclass(frozen=True)
 class Source:
     """Samples in a fixed order, what their labels mean (None where they have none), and sentences about what was
-    skipped."""
+    skipped. many: what the samples are called."""
 
     name: str
     samples: tuple[Sample, ...]
     labelling: Labelling | None = None
     skipped: tuple[str, ...] = ()
+    many: str = "pictures"
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -59,9 +59,9 @@ class Source:
         if self.labelling is None or len(known) < len(self.samples):
             bare = [sample for sample in self.samples if sample.label is None] or list(self.samples)
             raise DataError(
-                f"{len(bare)} of {len(self.samples)} pictures of {self.name} have no label, the first is "
-                f"{bare[0].path}. "
-                "Put the pictures into one folder per class, or name their classes in a table (--table)."
+                f"{len(bare)} of {len(self.samples)} {self.many} of {self.name} have no label, the first is "
+                f"{bare[0].name}. "
+                f"Put the {self.many} into one folder per class, or name their classes in a table (--table)."
             )
         return self.labelling.encode(known)
 

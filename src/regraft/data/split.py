@@ -1,4 +1,4 @@
-"""Who trains, who chooses, who is scored: declared by the folders, or decided by each picture's own hash.
+"""Who trains, who chooses, who is scored: declared by the folders, or decided by each sample's own hash.
 
 A unit is a group, else a file's content. Which part it belongs to follows from a hash of (seed, unit) alone,
 compared with the part's share; so files that are added later move none of those that were there. Only a part
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from regraft.core.errors import DataError
-from regraft.data.facts import Facts
+from regraft.data.facts import Facts, units
 from regraft.data.source import SPLITS, Source
 from regraft.data.stratify import stratified
 
@@ -43,7 +43,7 @@ class Splits:
         """Format `regraft.split/1`: the SHA-256 of every file, per round and part."""
         if len(facts) != len(source):
             raise DataError(
-                f"The split got {len(source)} pictures but {len(facts)} facts; the audit gives one for each."
+                f"The split got {len(source)} {source.many} but {len(facts)} facts; the audit gives one for each."
             )
         return {
             "format": "regraft.split/1",
@@ -69,12 +69,12 @@ def make_splits(
     folds: int = 5,
     repeats: int = 1,
 ) -> Splits:
-    """Train, validation and test parts of audited pictures; `facts` has one entry per picture.
+    """Train, validation and test parts of audited samples; `facts` has one entry per sample.
 
     A declared test part is the test. Declared train and val without a test: val is the test, scored once, and
     validation is carved from train. Nothing declared: test_fraction is held out first; below kfold_below
-    pictures, `folds`-fold cross-validation, `repeats` times. Raises DataError where fractions mean nothing or
-    no training pictures remain.
+    samples, `folds`-fold cross-validation, `repeats` times. Raises DataError where fractions mean nothing or
+    no training samples remain.
     """
     if not (0 < val_fraction < 1 and 0 < test_fraction < 1) or folds < 2 or repeats < 1:
         raise DataError(
@@ -83,11 +83,13 @@ def make_splits(
             "accepted: fractions between 0 and 1, folds ≥ 2, repeats ≥ 1."
         )
     if len(facts) != len(source):
-        raise DataError(f"The split got {len(source)} pictures but {len(facts)} facts; the audit gives one for each.")
-    labelled = all(picture.label is not None for picture in source.samples)
+        raise DataError(
+            f"The split got {len(source)} {source.many} but {len(facts)} facts; the audit gives one for each."
+        )
+    labelled = all(sample.label is not None for sample in source.samples)
     labels = source.strata() if labelled else np.zeros(len(source), dtype=np.int64)
-    keys = [p.group if p.group is not None else fact.sha256 for p, fact in zip(source.samples, facts, strict=True)]
-    declared = np.array([picture.split or "train" for picture in source.samples])
+    keys = units(source, facts)
+    declared = np.array([sample.split or "train" for sample in source.samples])
     parts = {part: np.flatnonzero(declared == part) for part in ("train", "val", "test")}
     everything = np.arange(len(source))
 
@@ -95,19 +97,22 @@ def make_splits(
         out = _carve([keys[i] for i in among], labels[among], fraction, seed, salt)
         return among[~out], among[out]
 
+    def validation(among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return carved(among, val_fraction, "val")
+
     if len(parts["test"]) or len(parts["val"]):
-        return _declared(source, parts, lambda among: carved(among, val_fraction, "val"))
+        return _declared(source, parts, validation)
     if len(source) < kfold_below:
-        return _folded(keys, labels, everything, seed, folds, repeats, lambda among: carved(among, val_fraction, "val"))
+        return _folded(keys, labels, source.many, seed, folds, repeats, validation)
     rest, test = carved(everything, test_fraction, "test")
     train, val = carved(rest, val_fraction, "val")
-    _check(train, test, source.name)
+    _check(train, test, source.name, source.many)
     share = round(100 * len(test) / len(source))
     return Splits(
         "holdout",
         (Round(train, val, test),),
-        f"held-out {share} % ({len(test)} pictures), scored once",
-        _thin(labels, train, source.labelling.noun) if source.labelling is not None and source.labelling.named else (),
+        f"held-out {share} % ({len(test)} {source.many}), scored once",
+        _thin(labels, train, source) if source.labelling is not None and source.labelling.named else (),
     )
 
 
@@ -155,24 +160,25 @@ def _declared(source: Source, parts: dict[str, np.ndarray], carve: Any) -> Split
         )
     if not len(val):
         train, val = carve(train)
-        notes.append(f"Validation: {len(val)} pictures carved from the training part.")
-    _check(train, test, source.name)
-    return Splits("declared", (Round(train, val, test),), f"{name} ({len(test)} pictures), scored once", tuple(notes))
+        notes.append(f"Validation: {len(val)} {source.many} carved from the training part.")
+    _check(train, test, source.name, source.many)
+    phrase = f"{name} ({len(test)} {source.many}), scored once"
+    return Splits("declared", (Round(train, val, test),), phrase, tuple(notes))
 
 
 def _folded(
     keys: Sequence[str],
     labels: np.ndarray,
-    everything: np.ndarray,
+    many: str,
     seed: int,
     folds: int,
     repeats: int,
     carve: Any,
 ) -> Splits:
-    folds = min(folds, len(set(keys)))
+    everything, folds = np.arange(len(keys)), min(folds, len(set(keys)))
     if folds < 2:
         raise DataError(
-            "All pictures belong to one group, so nothing can be held out. Give more groups, or a test folder."
+            f"All {many} belong to one group, so nothing can be held out. Give more groups, or a test folder."
         )
     rounds = []
     for repeat in range(repeats):
@@ -182,12 +188,12 @@ def _folded(
             rounds.append(Round(train, val, everything[fold == held]))
     rounds = [one for one in rounds if len(one.test)]
     for one in rounds:
-        _check(one.train, one.test, "this source")
+        _check(one.train, one.test, "this source", many)
     times = f", {repeats} times" if repeats > 1 else ""
     notes = (
-        f"Fewer pictures than a single test part needs: {folds} folds, each scored once by a model that never saw it.",
+        f"Fewer {many} than a single test part needs: {folds} folds, each scored once by a model that never saw it.",
     )
-    phrase = f"{folds}-fold cross-validation{times}, {len(everything)} pictures"
+    phrase = f"{folds}-fold cross-validation{times}, {len(everything)} {many}"
     return Splits("kfold", tuple(rounds), phrase, notes)
 
 
@@ -237,20 +243,22 @@ def _chance(seed: int, salt: str, key: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def _check(train: np.ndarray, test: np.ndarray, name: str) -> None:
+def _check(train: np.ndarray, test: np.ndarray, name: str, many: str) -> None:
     if not len(train) or not len(test):
         empty = "training" if not len(train) else "test"
         raise DataError(
-            f"No {empty} pictures are left of {name}. Give more pictures or groups, or declare train/ and test/."
+            f"No {empty} {many} are left of {name}. Give more {many} or groups, or declare train/ and test/."
         )
 
 
-def _thin(labels: np.ndarray, train: np.ndarray, noun: str) -> tuple[str, ...]:
+def _thin(labels: np.ndarray, train: np.ndarray, source: Source) -> tuple[str, ...]:
     if labels.ndim > 1:
         lost = int((labels.any(axis=0) & ~labels[train].any(axis=0)).sum())
     else:
         lost = len(set(labels.tolist()) - set(labels[train].tolist()))
-    return (f"{lost} {noun} have no training picture, since one group holds all of each.",) if lost else ()
+    noun = source.labelling.noun if source.labelling is not None else "strata"
+    one = source.many.removesuffix("s")
+    return (f"{lost} {noun} have no training {one}, since one group holds all of each.",) if lost else ()
 
 
 def _folder_name(path: Path, part: str) -> str:

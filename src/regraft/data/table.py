@@ -1,24 +1,29 @@
-"""Pictures named by a table: CSV (comma, semicolon or tab) or Parquet, one row per picture."""
+"""Samples named by a table, or held in it: CSV (comma, semicolon or tab), Parquet or JSON lines, one row per sample."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from regraft.core.errors import DataError, MissingExtraError
-from regraft.data.extensions import EXTENSIONS
+from regraft.core.errors import DataError, MissingExtraError, UnreadableError
+from regraft.data.encoding import decode_text
 from regraft.data.labels import Cells, Labelling, ReadLabels
+from regraft.data.modality import Modality
 from regraft.data.source import SPLITS, Sample
+
+#: Characters of one cell; a whole book has a few million.
+_LONGEST_FIELD: Final = 1 << 26
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are what. sample: the file. labels: none where they are withheld."""
+    """Which columns of a table are what. sample: the file, or its content. labels: none where they are withheld."""
 
     sample: str = "image"
     labels: tuple[str, ...] = ("label",)
@@ -29,6 +34,7 @@ class Columns:
 def read_table(
     table: Path,
     roots: Sequence[Path],
+    modality: Modality,
     columns: Columns,
     skipped: list[str],
     read_labels: ReadLabels,
@@ -37,15 +43,13 @@ def read_table(
 
     Without label columns the labels are withheld.
 
-    A path is looked for in each of `roots`, then beside the table, with a picture's extension added where it
+    A path is looked for in each of `roots`, then beside the table, with one of the modality's extensions added where it
     has none; an absolute one must exist. Rows without a label are left out and named in `skipped`. A few
     missing files are kept, for the audit to name; more than half of them is a DataError, as are unknown
-    columns and splits.
+    columns and splits. Of a modality whose tables hold the content itself nothing is looked for.
     """
-    rows = _rows(table)
-    if not rows:
-        raise DataError(f"{table} has no rows. It needs a header line and one line per picture.")
-    _check_columns(table, list(rows[0]), columns)
+    rows = read_rows(table, modality, skipped)
+    _check_columns(table, list(rows[0]), modality, columns)
     cells = Cells(
         table,
         columns.labels,
@@ -61,27 +65,16 @@ def read_table(
         if labelling is not None and label is None:
             bare.append(number)
             continue
-        name = _text(row[columns.sample])
-        if name is None:
-            raise DataError(
-                f"{table}, row {number}: the column {columns.sample!r} is empty; it names the picture's file."
-            )
-        path, exists = _locate(name, places, table, number)
-        if not exists:
-            missing.append(name)
-        group = _text(row[columns.group]) if columns.group is not None else None
-        if columns.group is not None and group is None:
-            raise DataError(
-                f"{table}, row {number}: the column {columns.group!r} is empty; every picture needs its group."
-            )
-        split = _split(row[columns.split], table, number) if columns.split is not None else None
-        found.append(Sample(path, label, group, split))
+        sample = _sample(row, number, table, places, modality, columns)
+        if sample.row is None and not sample.path.is_file():
+            missing.append(str(_text(row[columns.sample])))
+        found.append(replace(sample, label=label))
     if bare:
         named = " or ".join(repr(name) for name in columns.labels)
         skipped.append(f"{len(bare)} rows of {table} have no {named}: left out (first: row {bare[0]}).")
     if len(missing) > len(found) / 2:
         raise DataError(
-            f"{len(missing)} of {len(found)} pictures named in {table} do not exist, such as "
+            f"{len(missing)} of {len(found)} {modality.words.many} named in {table} do not exist, such as "
             f"{missing[0]!r}. Looked in: "
             f"{', '.join(str(place) for place in dict.fromkeys(places))}. Paths are relative to the folder "
             "given, or to the table."
@@ -89,9 +82,9 @@ def read_table(
     return found, labelling
 
 
-def _check_columns(table: Path, there: Sequence[str], columns: Columns) -> None:
+def _check_columns(table: Path, there: list[str], modality: Modality, columns: Columns) -> None:
     for option, name in (
-        ("--image", columns.sample),
+        (f"--{modality.words.option}", columns.sample),
         *(("--label", name) for name in columns.labels),
         ("--group", columns.group),
         ("--split", columns.split),
@@ -102,27 +95,100 @@ def _check_columns(table: Path, there: Sequence[str], columns: Columns) -> None:
             raise DataError(f"{table} has no column {name!r} ({option}).{meant} Its columns: {', '.join(there[:20])}.")
 
 
-def _rows(table: Path) -> list[dict[str, Any]]:
+def _sample(
+    row: dict[str, Any], number: int, table: Path, places: Sequence[Path], modality: Modality, columns: Columns
+) -> Sample:
+    """One row, its label aside."""
+    words = modality.words
+    content, path = None, table
+    if modality.inline:
+        content = "" if row[columns.sample] is None else str(row[columns.sample])
+    else:
+        name = _text(row[columns.sample])
+        if name is None:
+            raise DataError(
+                f"{table}, row {number}: the column {columns.sample!r} is empty; it names the {words.one}'s file."
+            )
+        path = _locate(name, places, table, number, modality.extensions)
+    group = _text(row[columns.group]) if columns.group is not None else None
+    if columns.group is not None and group is None:
+        raise DataError(
+            f"{table}, row {number}: the column {columns.group!r} is empty; every {words.one} needs its group."
+        )
+    split = _split(row[columns.split], table, number) if columns.split is not None else None
+    return Sample(path, None, group, split, content, number if modality.inline else None)
+
+
+def read_rows(table: Path, modality: Modality, said: list[str]) -> list[dict[str, Any]]:
+    """The rows of a table by column name, at least one: Parquet, JSON lines, or CSV.
+
+    Where the table holds texts, another encoding than UTF-8 is read too, and `said` gets a sentence about it.
+    """
     if not table.is_file():
         raise DataError(f"There is no table {table}.")
-    if table.suffix.lower() in (".parquet", ".pq"):
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError as error:
-            raise MissingExtraError("Reading Parquet tables", "parquet") from error
-        try:
-            rows: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
-            return rows
-        except Exception as error:  # pyarrow's own tree of errors, all of which say: no Parquet file
-            raise DataError(f"{table} cannot be read as Parquet: {error}") from error
+    suffix = table.suffix.lower()
+    if suffix in (".parquet", ".pq"):
+        rows = _parquet(table)
+    else:
+        text = _decoded(table, said) if modality.inline else _utf8(table)
+        rows = _json_lines(text, table) if suffix in (".jsonl", ".ndjson") else _csv(text, table)
+    if not rows:
+        raise DataError(f"{table} has no rows. It needs a header line and one line per {modality.words.one}.")
+    return rows
+
+
+def _parquet(table: Path) -> list[dict[str, Any]]:
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError("Reading Parquet tables", "parquet") from error
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
+        return rows
+    except Exception as error:  # pyarrow's own tree of errors, all of which say: no Parquet file
+        raise DataError(f"{table} cannot be read as Parquet: {error}") from error
+
+
+def _json_lines(text: str, table: Path) -> list[dict[str, Any]]:
+    """One JSON object a line; what a line does not name is empty."""
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{table}, line {number} is no JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{table}, line {number} is no JSON object: each line names its columns, as {{...}}.")
+        rows.append(row)
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in columns} for row in rows]
+
+
+def _utf8(table: Path) -> str:
+    try:
+        return table.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{table} is not UTF-8 text; save it as UTF-8 CSV, or as Parquet.") from error
+
+
+def _decoded(table: Path, said: list[str]) -> str:
+    try:
+        text, encoding = decode_text(table.read_bytes(), str(table))
+    except UnreadableError as error:
+        raise DataError(str(error)) from error
+    if encoding not in ("utf-8", "utf-8-sig"):
+        said.append(f"{table} is not UTF-8: it was read as {encoding}.")
+    return text
+
+
+def _csv(text: str, table: Path) -> list[dict[str, Any]]:
     header = text.partition("\n")[0]
     separator = max("\t;,", key=lambda sign: (header.count(sign), sign == ","))
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     rows = []
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     for row in reader:
         if None in row or None in row.values():
             raise DataError(
@@ -142,23 +208,24 @@ def _text(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _locate(name: str, places: Sequence[Path], table: Path, number: int) -> tuple[Path, bool]:
+def _locate(name: str, places: Sequence[Path], table: Path, number: int, extensions: Iterable[str]) -> Path:
+    """Where the file is; where it should have been if it is nowhere."""
     given = Path(name)
     if given.is_absolute():
-        return given, given.is_file()
+        return given
     if ".." in given.parts:
         raise DataError(
             f"{table}, row {number}: {name!r} leaves its folder. Paths stay inside the folder given, or are absolute."
         )
     for place in places:
         if (place / given).is_file():
-            return place / given, True
-        if given.suffix.lower() not in EXTENSIONS:
-            for extension in EXTENSIONS:
+            return place / given
+        if given.suffix.lower() not in extensions:
+            for extension in extensions:
                 path = place / f"{name}{extension}"
                 if path.is_file():
-                    return path, True
-    return places[0] / given, False
+                    return path
+    return places[0] / given
 
 
 def _split(value: Any, table: Path, number: int) -> str | None:

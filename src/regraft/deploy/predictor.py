@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from regraft.core.errors import RegraftError, UsageError
 from regraft.core.rundir import artifact_of
-from regraft.core.types import InputSpec, Stream
-from regraft.deploy.inputs import as_list, expand_inputs, name_of, read_ahead
-from regraft.images.transform import EvalTransform
+from regraft.core.types import Batch, InputSpec, Stream
+from regraft.deploy.inputs import read_ahead
+from regraft.images.inputs import expand_inputs
 from regraft.tasks.classification.reading import Prediction
+from regraft.tasks.modalities import modality_named
 from regraft.tasks.packing import Packed, unpack
 from regraft.tasks.reading import check_options
 from regraft.tasks.regression.reading import NumberPrediction
@@ -36,8 +37,12 @@ class Predictor:
         self.labels = packed.labels
         self.threshold = packed.threshold
         self.reader = packed.reader()
-        self.task = packed.task.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.transform = EvalTransform(packed.input_spec)
+        backbone = packed.task.backbone
+        self.task = packed.task.to(device=device)
+        if backbone.memory_format is not None:
+            self.task = self.task.to(memory_format=backbone.memory_format)
+        self.modality = modality_named(packed.input_spec.modality)
+        self.inputs = self.modality.reader(backbone)
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "auto") -> Predictor:
@@ -70,7 +75,7 @@ class Predictor:
         error.
         """
         check_options(top, threshold, batch_size)
-        items = as_list(paths_or_arrays)
+        items = self.modality.as_list(paths_or_arrays)
         return list(self._answers(items, top, threshold, batch_size))
 
     def probabilities(self, pictures: Stream | Any, *, batch_size: int = 32) -> np.ndarray:
@@ -91,28 +96,40 @@ class Predictor:
                 found = self._compute(batch.x)
                 rows.append(found if batch.weight is None else found[batch.weight.numpy() > 0])
             return np.concatenate(rows)
-        for read in read_ahead(as_list(pictures), self.transform, batch_size):
+        for read in read_ahead(self.modality.as_list(pictures), self.inputs.read, batch_size):
             for picture in read:
                 if isinstance(picture, RegraftError):
                     raise picture
-            rows.append(self._compute(torch.stack([p for p in read if isinstance(p, Tensor)])))
+            rows.append(self._compute(self.inputs.collate(read)))
         return np.concatenate(rows)
 
     def _answers(self, items: list[Any], top: int, threshold: float | None, batch_size: int) -> Iterator[Any]:
         remaining = iter(items)
-        for read in read_ahead(items, self.transform, batch_size):
-            whole = [picture for picture in read if isinstance(picture, Tensor)]
-            found = iter(self._compute(torch.stack(whole)) if whole else ())
+        for read in read_ahead(items, self.inputs.read, batch_size):
+            whole = [picture for picture in read if not isinstance(picture, RegraftError)]
+            found = iter(self._compute(self.inputs.collate(whole)) if whole else ())
             for picture in read:
-                path = name_of(next(remaining))
-                if isinstance(picture, Tensor):
-                    yield self.reader.read(path, next(found), top=top, threshold=threshold)
-                else:
+                path = self.modality.name_of(next(remaining))
+                if isinstance(picture, RegraftError):
                     yield self.reader.unread(path, str(picture))
+                else:
+                    yield self.reader.read(path, next(found), top=top, threshold=threshold)
 
-    def _compute(self, x: Tensor) -> np.ndarray:
+    def expand(self, items: Sequence[str]) -> list[Any]:
+        """Arguments of a command → what `predict` takes: files, folders searched through, patterns matched."""
+        return self.modality.expand(items, self.column)
+
+    @property
+    def column(self) -> str | None:
+        """The column of the table that the model learned its texts from; None where it learned from files."""
+        found = self.manifest.get("provenance", {}).get("column")
+        return None if found is None else str(found)
+
+    def _compute(self, x: Any) -> np.ndarray:
         with torch.inference_mode():
-            x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+            x = Batch(x).to(self.device).x
+            if isinstance(x, Tensor) and x.dim() == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
             found: np.ndarray = self.packed.finish(self.task.predict(x).float())[0].cpu().numpy()
         return found
 

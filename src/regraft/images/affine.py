@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from regraft.core.types import InputSpec
+from regraft.images.spec import ImageSpec
 from regraft.images.transform import EvalTransform, jitter
 
 #: What is drawn, evenly, from − to +: radians; logarithms of the scale and of width over height; how far the top slides
@@ -36,7 +36,7 @@ class AffineTransform:
 
     exact = False
 
-    def __init__(self, spec: InputSpec, *, flip: bool = True, colour: float = 0.2) -> None:
+    def __init__(self, spec: ImageSpec, *, flip: bool = True, colour: float = 0.2) -> None:
         self._whole = EvalTransform(spec)
         self.flip, self.colour = flip, colour
 

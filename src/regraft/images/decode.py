@@ -7,7 +7,6 @@ everything else, and all of it where torchvision has no decoder, goes through Pi
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -173,9 +172,3 @@ def upright(pixels: Tensor, orientation: int) -> Tensor:
     # After the transpose, 5–8 need: nothing, a mirror left-right, both, a mirror top-bottom.
     flips = {2: [2], 3: [1, 2], 4: [1], 5: [], 6: [2], 7: [1, 2], 8: [1]}[orientation]
     return pixels.flip(flips).contiguous() if flips else pixels.contiguous()
-
-
-def default_threads() -> int:
-    """Decoding threads where none are asked for: the processors this process may use, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, usable))

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from typing import Protocol
-
 import numpy as np
 
 from regraft.core.listener import Listener
-from regraft.core.types import Stream
-from regraft.engine import Machine, predict
+from regraft.core.types import Backbone
+from regraft.engine import Machine
+from regraft.engine.features import CountedStream
+from regraft.engine.features import features_of as features_by
 from regraft.images.backbones.base import ImageBackbone
 from regraft.images.backbones.fast import FastFeatures, fast_features
 
-
-class CountedStream(Stream, Protocol):
-    """A stream that says how many pictures it has."""
-
-    @property
-    def samples(self) -> int: ...
+__all__ = ["CountedStream", "features_of"]
 
 
 def features_of(
-    backbone: ImageBackbone,
+    backbone: Backbone,
     stream: CountedStream,
     machine: Machine,
     listener: Listener,
@@ -30,16 +24,6 @@ def features_of(
     quick: FastFeatures | None = None,
 ) -> np.ndarray:
     """Pooled features (N, D) float32 of a stream's pictures by the quickest engine that agrees with the network."""
-    count = stream.samples
-    if quick is None:
-        quick = fast_features(backbone, device=machine.device, n_pictures=count)
-    started = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        elapsed = max(1e-6, time.monotonic() - started)
-        rate = f"{done / total * count / elapsed:.0f} pictures/s"
-        listener.progress(what, done, total, rate=rate, remaining_s=elapsed / done * (total - done))
-
-    found = predict(backbone, stream, machine, call=quick, on_batch=tell).outputs
-    rows: np.ndarray = found.contiguous().numpy()
-    return rows
+    if quick is None and isinstance(backbone, ImageBackbone):
+        quick = fast_features(backbone, device=machine.device, n_pictures=stream.samples)
+    return features_by(backbone, stream, machine, listener, what, quick)

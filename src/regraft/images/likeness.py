@@ -10,7 +10,7 @@ three of these sets and PACS.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -88,22 +88,3 @@ def _blur_matrix() -> np.ndarray:
             column = -column - 1 if column < 0 else 2 * SIDE_PX - 1 - column if column >= SIDE_PX else column
             matrix[row, column] += weight
     return matrix
-
-
-def clusters(n: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Sets of two or more indices below `n` that `links` connect, each sorted, in order of their first."""
-    parent = list(range(n))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in links:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-    members: dict[int, list[int]] = {}
-    for i in range(n):
-        members.setdefault(root(i), []).append(i)
-    return [found for found in members.values() if len(found) > 1]

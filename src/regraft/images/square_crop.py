@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from regraft.core.errors import DataError
-from regraft.core.types import InputSpec
+from regraft.images.spec import ImageSpec
 from regraft.images.transform import TrainTransform
 
 
@@ -17,7 +17,7 @@ class SquareCrop(TrainTransform):
     an input that is no square and for a share out of (0, 1].
     """
 
-    def __init__(self, spec: InputSpec, *, least: float = 8 / 9, flip: bool = True) -> None:
+    def __init__(self, spec: ImageSpec, *, least: float = 8 / 9, flip: bool = True) -> None:
         super().__init__(spec, ratio=(1.0, 1.0), flip=flip, colour=0.0)
         if self.height_px != self.width_px or not 0 < least <= 1:
             raise DataError(

@@ -19,9 +19,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 
 from regraft.core.errors import DataError
+from regraft.core.hardware import default_threads
 from regraft.core.types import Batch
 from regraft.data.labels import as_labels
-from regraft.images.decode import decode, default_threads
+from regraft.images.decode import decode
 from regraft.images.transform import resize
 
 #: Batches that are being made while the consumer works on an earlier one.
@@ -74,6 +75,8 @@ class PictureStream:
     results of an exact transform (up to 1 GiB), for a validation set that is scored every epoch.
     Raises DataError where the arguments disagree.
     """
+
+    many = "pictures"
 
     def __init__(
         self,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from regraft.core.types import InputSpec
 from regraft.images.affine import AffineTransform
+from regraft.images.spec import ImageSpec
 from regraft.images.transform import TrainTransform
 
 
 def training_transform(
-    spec: InputSpec, augment: str, *, scale: float, ratio: float = 4 / 3, flip: bool, colour: float
+    spec: ImageSpec, augment: str, *, scale: float, ratio: float = 4 / 3, flip: bool, colour: float
 ) -> TrainTransform | AffineTransform:
     """How training pictures are altered: "crop" takes a part of at least that scale, "affine" moves the whole."""
     if augment == "affine":

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
 from regraft.core.errors import DataError, unknown_name
-from regraft.core.types import InputSpec
+from regraft.images.spec import ImageSpec
 
 _MODES: Final = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -32,7 +32,7 @@ _LONGEST: Final = 16
 class EvalTransform:
     """Resize the short side to floor(size / crop_pct), crop the centre: the pixels of timm and torchvision.
 
-    uint8 (3, H, W) → uint8 (3, h, w) of `spec.shape`. Options read: interpolation ("bilinear", "bicubic",
+    uint8 (3, H, W) → uint8 (3, h, w) of `spec.shape`. Fields read: interpolation ("bilinear", "bicubic",
     "nearest"), crop_pct, crop_mode ("center", "squash"). Raises DataError or UsageError at construction where
     they mean nothing.
     """
@@ -41,14 +41,14 @@ class EvalTransform:
     #: pictures.
     exact = True
 
-    def __init__(self, spec: InputSpec) -> None:
+    def __init__(self, spec: ImageSpec) -> None:
         self.height_px, self.width_px = _sides(spec)
         self.interpolation = _mode(spec)
-        crop_pct = float(spec.options.get("crop_pct", 0.875))
+        crop_pct = float(spec.crop_pct)
         if not crop_pct > 0:
             raise DataError(f"The input spec has crop_pct {crop_pct}; it is a share above 0, such as 0.875 or 1.0.")
         self.scaled_px = math.floor(self.height_px / crop_pct), math.floor(self.width_px / crop_pct)
-        self.crop_mode = str(spec.options.get("crop_mode", "center"))
+        self.crop_mode = spec.crop_mode
         if self.crop_mode not in _CROP_MODES:
             raise unknown_name("crop mode", self.crop_mode, _CROP_MODES)
 
@@ -84,7 +84,7 @@ class TrainTransform:
 
     def __init__(
         self,
-        spec: InputSpec,
+        spec: ImageSpec,
         *,
         scale: tuple[float, float] = (0.35, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -157,14 +157,15 @@ def _contiguous(picture: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(picture.numpy()))
 
 
-def _sides(spec: InputSpec) -> tuple[int, int]:
-    if spec.modality != "image" or len(spec.shape) != 3 or min(spec.shape) < 1:
-        raise DataError(f"The input spec is {spec.modality} of shape {spec.shape}; pictures need image and (C, H, W).")
+def _sides(spec: ImageSpec) -> tuple[int, int]:
+    if not isinstance(spec, ImageSpec) or len(spec.shape) != 3 or min(spec.shape) < 1:
+        shape = getattr(spec, "shape", None)
+        raise DataError(f"The input spec is {spec.modality} of shape {shape}; pictures need image and (C, H, W).")
     return int(spec.shape[1]), int(spec.shape[2])
 
 
-def _mode(spec: InputSpec) -> InterpolationMode:
-    name = str(spec.options.get("interpolation", "bilinear"))
+def _mode(spec: ImageSpec) -> InterpolationMode:
+    name = spec.interpolation
     if name not in _MODES:
         raise unknown_name("interpolation", name, _MODES)
     return _MODES[name]

@@ -1,5 +1,5 @@
-"""Floor 4: a run directory becomes `report.json` (schema) and one self-contained HTML page."""
+"""Floor 2: a run directory becomes `report.json` (schema) and one self-contained HTML page.
 
-from regraft.report.schema import REPORT_FORMAT, Report, read_report, write_report
-
-__all__ = ["REPORT_FORMAT", "Report", "read_report", "write_report"]
+What a job or a kind of labels adds is a `Section` that its owner registers; `regraft.recipes.reports` reads and draws
+with all of them.
+"""

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 import numpy as np
 from torch import Tensor
 
+from regraft.core.types import Backbone
 from regraft.data.labels import Cells, Labelling
 from regraft.data.source import Source
-from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval
 from regraft.measure.metrics import Metric
 from regraft.strategies import KnownClasses, ProbeHead
@@ -203,7 +203,7 @@ class Kind(Protocol):
     # ---- from an artifact ---------------------------------------------------------------------------------------
 
     @classmethod
-    def blank(cls, backbone: ImageBackbone, labels: tuple[str, ...]) -> LinearTask:
+    def blank(cls, backbone: Backbone, labels: tuple[str, ...]) -> LinearTask:
         """A task to load an artifact's weights into."""
         ...
 
@@ -246,7 +246,7 @@ class Kind(Protocol):
         """The probe on features (N, D). known: the classifier that came with the weights, for classes alone."""
         ...
 
-    def task(self, backbone: ImageBackbone, options: TaskOptions, y: np.ndarray | None) -> LinearTask:
+    def task(self, backbone: Backbone, options: TaskOptions, y: np.ndarray | None) -> LinearTask:
         """A fresh task on this backbone; y: of the training samples, where it is to be trained."""
         ...
 

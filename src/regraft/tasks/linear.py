@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regraft.core.types import Task
-from regraft.images.backbones.base import ImageBackbone
+from regraft.core.types import Backbone, Task
 
 
 class LinearTask(Task):
     """Pictures (N, 3, H, W) → outputs (N, K) of a linear head."""
 
-    def __init__(self, backbone: ImageBackbone, outputs: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, outputs: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
         self.memory_format = getattr(backbone, "memory_format", None)

@@ -13,15 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from regraft.core.artifact import read_artifact, write_artifact
+from regraft.core.artifact import read_artifact, read_companions, write_artifact
 from regraft.core.environment import installed
 from regraft.core.errors import ArtifactError
-from regraft.core.types import InputSpec
-from regraft.images.backbones import catalogue
-from regraft.images.backbones.base import ImageBackbone
+from regraft.core.types import Backbone, InputSpec
 from regraft.tasks.kind import Calibration, Kind
 from regraft.tasks.kinds import kinds
 from regraft.tasks.linear import LinearTask
+from regraft.tasks.modalities import modality_named
 from regraft.tasks.reading import Reader
 
 
@@ -81,7 +80,7 @@ def pack(
         "licence": backbone.provenance.get("licence") or backbone.licence,
         **plain,
     }
-    return write_artifact(folder, manifest, task.state_dict())
+    return write_artifact(folder, manifest, task.state_dict(), backbone.companions())
 
 
 def unpack(folder: Path, kind: str | None = None) -> Packed:
@@ -99,7 +98,7 @@ def unpack(folder: Path, kind: str | None = None) -> Packed:
         raise ArtifactError(f"{folder} holds a model for {named!r}; this command takes {kind}.")
     labels = tuple(str(label) for label in manifest["labels"])
     found = kinds.get(name)
-    task = found.blank(rebuilt_backbone(manifest), labels)
+    task = found.blank(rebuilt_backbone(folder, manifest), labels)
     _load(folder, task, tensors, manifest)
     try:
         calibration = found.calibration_of(manifest)
@@ -111,15 +110,11 @@ def unpack(folder: Path, kind: str | None = None) -> Packed:
     return Packed(task, labels, manifest, found.of_task(task, labels), calibration)
 
 
-def rebuilt_backbone(manifest: Mapping[str, Any]) -> ImageBackbone:
+def rebuilt_backbone(folder: Path, manifest: Mapping[str, Any]) -> Backbone:
     """The backbone that a manifest describes, of its own modality, before the weights are loaded."""
-    described = manifest["backbone"]
-    spec = InputSpec.from_json(manifest["input_spec"])
-    backbone = catalogue.build(described["family"], described["model"], described.get("options", {}), pretrained=False)
-    backbone.input_spec = spec
-    for name in ("mean", "std"):
-        getattr(backbone, f"input_{name}").copy_(backbone.input_mean.new_tensor(spec.options[name]).view(1, -1, 1, 1))
-    return backbone
+    modality = modality_named(str(manifest["input_spec"]["modality"]))
+    spec = modality.spec.from_json(manifest["input_spec"])
+    return modality.build(manifest["backbone"], spec, read_companions(folder, manifest))
 
 
 def _load(folder: Path, task: LinearTask, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from regraft.adaptation.altered.views import fourier_restyle
 from regraft.adaptation.training.bench import AdaptBench
 from regraft.core.files import read_json, write_json
 from regraft.core.types import Batch
+from regraft.images.backbones.base import picture_backbone
 from regraft.images.backbones.fast import fast_features
 from regraft.images.stream import PictureStream
 
@@ -36,6 +37,8 @@ class AlteredStream:
 
     alter: uint8 (N, 3, H, W) → float in [0, 1] of the same shape. Order, labels and weights are the stream's.
     """
+
+    many = PictureStream.many
 
     def __init__(self, stream: PictureStream, alter: Callable[[Tensor], Tensor], seed: int) -> None:
         self.stream, self.alter, self.seed = stream, alter, seed
@@ -77,7 +80,7 @@ def how_taken(bench: AdaptBench, paths: tuple[Path, ...], target: np.ndarray) ->
         plain = read_json(kept)
         return Match(Acquisition(**plain["acquisition"]), plain["before"], plain["after"])
     pictures = partners_of(bench.drawn(paths, SEARCHED))
-    engine = fast_features(bench.model.backbone, device=bench.machine.device)
+    engine = fast_features(picture_backbone(bench.model.backbone), device=bench.machine.device)
     started = time.monotonic()
 
     def tell(done: int, total: int) -> None:

@@ -12,18 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from regraft.core.types import Features, InputSpec
+from regraft.core.types import Backbone, Features, InputSpec
 
 WIDTH = 256
 
 
-class FeatureAdapter(nn.Module):
+class FeatureAdapter(Backbone):
     """Features (N, D) → (N, 256); a backbone by its contract. centre, scale: fixed, so that inputs are of unit size."""
 
     def __init__(self, dim: int, *, width: int = WIDTH, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.input_spec = InputSpec("features", (dim,), {})
-        self.feature_dim = width
+        super().__init__(InputSpec("features"), width)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, width)
         self.norm = nn.BatchNorm1d(width)

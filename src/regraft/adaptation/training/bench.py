@@ -32,11 +32,12 @@ from regraft.adaptation.training.task import Adaptation
 from regraft.core.listener import Listener
 from regraft.core.option_groups import AdaptationOptions
 from regraft.core.rundir import RunDirectory
-from regraft.core.types import Stream, Task
+from regraft.core.types import Backbone, Stream, Task
+from regraft.data.facts import units
 from regraft.data.split import fold_of
 from regraft.engine import FitSettings, Machine, StepRecord, fit, predict
 from regraft.engine.telling import step_teller
-from regraft.images.backbones.base import ImageBackbone
+from regraft.images.backbones.base import picture_backbone
 from regraft.images.features import features_of
 from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.training import training_transform
@@ -93,11 +94,10 @@ class AdaptBench:
         self.config, self.source, self.target = config, source, domains.target
         self.model, self.kind = domains.model, domains.kind
         #: The names of the classes; empty where the labels are none.
-        self.classes = domains.classes
-        model = domains.model
+        self.classes, model = domains.classes, domains.model
         self.machine, self.run, self.listener = machine, run, listener
-        self.spec = model.backbone.input_spec
-        self.pretrained = bool(model.backbone.provenance) or source is None
+        self.spec = picture_backbone(model.backbone).input_spec
+        self.pretrained = model.backbone.pretrained or source is None
         self._stores: dict[str, PictureStore] = {}
         #: The who-trains tables of trained candidates.
         self.plans: dict[str, str] = {}
@@ -157,7 +157,7 @@ class AdaptBench:
 
     # ---- features and answers -----------------------------------------------------------------------------------
 
-    def features(self, backbone: ImageBackbone, paths: tuple[Path, ...], what: str) -> np.ndarray:
+    def features(self, backbone: Backbone, paths: tuple[Path, ...], what: str) -> np.ndarray:
         """Pooled features (N, D) float32 by the quickest engine that agrees with the network."""
         return features_of(backbone, self.plain(paths), self.machine, self.listener, what)
 
@@ -198,9 +198,9 @@ class AdaptBench:
     def units(self, indices: np.ndarray) -> list[str]:
         """What must stay together of these source pictures: the group, else the picture's own content."""
         assert self.source is not None
-        return [self.source.source.samples[i].group or self.source.facts[i].sha256 for i in indices]
+        return units(self.source.source, self.source.facts, indices)
 
-    def blank(self, backbone: ImageBackbone) -> LinearTask:
+    def blank(self, backbone: Backbone) -> LinearTask:
         """A model on this backbone, its head still at random."""
         return self.kind.task(backbone, Plain(), None)
 
@@ -214,7 +214,7 @@ class AdaptBench:
         """The labels of the source's training pictures; None without a source."""
         return None if self.source is None else self.source.labels[self.source.train]
 
-    def with_head(self, backbone: ImageBackbone, weight: np.ndarray, bias: np.ndarray) -> LinearTask:
+    def with_head(self, backbone: Backbone, weight: np.ndarray, bias: np.ndarray) -> LinearTask:
         """A model of its own copy of the backbone and this head."""
         model = self.blank(copy.deepcopy(backbone))
         model.set_head(torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias.astype(np.float32)))
@@ -305,7 +305,7 @@ class AdaptBench:
         self.keep(found, model)
         return found
 
-    def own_statistics(self, backbone: ImageBackbone, paths: tuple[Path, ...]) -> None:
+    def own_statistics(self, backbone: Backbone, paths: tuple[Path, ...]) -> None:
         """Statistics of these pictures into the batch-normalisation layers of the backbone, where it has any.
 
         At most 256 pictures of the usual size, drawn with the seed; of digits, which take less time, some thousands.
@@ -325,7 +325,7 @@ class AdaptBench:
             threads=self.config.threads,
         )  # fmt: skip
 
-    def statistics_of(self, backbone: ImageBackbone, stream: Stream) -> None:
+    def statistics_of(self, backbone: Backbone, stream: Stream) -> None:
         """The statistics of a stream's pictures into the batch-normalisation layers of the backbone."""
         if has_statistics(backbone):
             # Channels last takes a fifth less time here.

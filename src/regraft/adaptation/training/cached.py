@@ -43,10 +43,9 @@ from regraft.adaptation.training.prior import class_shares, corrected_shares
 from regraft.adaptation.training.rules import rules_for
 from regraft.adaptation.training.sources import WEIGHTING, measured, sample_weights
 from regraft.adaptation.training.task import Adaptation
-from regraft.core.types import Task
+from regraft.core.types import Backbone, Task
 from regraft.data.vectors import VectorStream
 from regraft.engine import FitSettings, fit
-from regraft.images.backbones.base import ImageBackbone
 from regraft.images.features import features_of
 from regraft.measure.calibration import fit_temperature
 from regraft.strategies import RuleStrategy
@@ -109,7 +108,7 @@ class FeatureCandidates:
         self.target_backbone = backbone
         return _read(kept)
 
-    def _source_normalised(self, backbone: ImageBackbone) -> tuple[np.ndarray, np.ndarray]:
+    def _source_normalised(self, backbone: Backbone) -> tuple[np.ndarray, np.ndarray]:
         """Features of the source's training and held-out pictures, each under the statistics of its own source."""
         bench, source = self.bench, self.source
         found = [np.empty((len(part), backbone.feature_dim), dtype=np.float32) for part in (source.train, source.held)]
@@ -325,7 +324,7 @@ class FeatureCandidates:
             rows = torch.from_numpy(
                 statistics[np.random.default_rng(self.bench.config.seed).permutation(len(statistics))]
             )
-            recalibrate(adapter, rows.split(max(2, min(512, len(rows)))))
+            recalibrate(adapter, torch.split(rows, max(2, min(512, len(rows)))))
             return Affine(*adapter.affine())
 
         of_source = mapped(features.train[self._as_trained(task, len(features.train))])

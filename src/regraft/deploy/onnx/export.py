@@ -26,10 +26,11 @@ from regraft.core.artifact import WEIGHTS
 from regraft.core.errors import DataError, ExportError, MissingExtraError, RegraftError, UsageError
 from regraft.core.files import replacing
 from regraft.core.rundir import artifact_of
-from regraft.deploy.inputs import read_picture
 from regraft.deploy.onnx.predictor import FORMAT, OnnxPredictor
 from regraft.deploy.onnx.preprocess import preprocessing
 from regraft.deploy.predictor import Predictor
+from regraft.images.inputs import read_picture
+from regraft.images.spec import ImageSpec
 from regraft.tasks.kind import Agreement, Check
 from regraft.tasks.packing import Packed
 
@@ -134,6 +135,7 @@ def _refused(n: int, reason: str) -> ExportError:
 
 def build_model(packed: Packed, *, opset: int = OPSET) -> ModelProto:
     """Preprocessing and network in one model, with metadata, valid by ONNX's own checker; nothing is written."""
+    image_spec(packed)
     size_bytes = sum(p.numel() * p.element_size() for p in packed.task.parameters())
     if size_bytes > LIMIT_BYTES:
         raise ExportError(
@@ -147,7 +149,7 @@ def build_model(packed: Packed, *, opset: int = OPSET) -> ModelProto:
     except ImportError as error:
         raise MissingExtraError("ONNX export", "onnx") from error
     core = export_network(packed, opset)
-    before = preprocessing(packed.input_spec, opset=opset, ir_version=core.ir_version)
+    before = preprocessing(image_spec(packed), opset=opset, ir_version=core.ir_version)
     model = onnx.compose.merge_models(before, core, io_map=[("pixels", "network_pixels")])
     model.producer_name = "regraft"
     model.graph.name = str(packed.manifest["backbone"].get("name", "regraft"))
@@ -157,6 +159,17 @@ def build_model(packed: Packed, *, opset: int = OPSET) -> ModelProto:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"The exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
     return model
+
+
+def image_spec(packed: Packed) -> ImageSpec:
+    """What the network expects of a picture. Raises ExportError for a model of anything else."""
+    spec = packed.input_spec
+    if not isinstance(spec, ImageSpec):
+        raise ExportError(
+            f"This model is of modality {spec.modality!r}, and only models of pictures are written as ONNX so far: "
+            "use the artifact itself, by `regraft predict` or `regraft.load`."
+        )
+    return spec
 
 
 class _Answers(nn.Module):
@@ -173,7 +186,7 @@ class _Answers(nn.Module):
 
 def export_network(packed: Packed, opset: int) -> ModelProto:
     """The network alone by PyTorch's exporter: `network_pixels` (N, 3, h, w) → the model's outputs."""
-    example = torch.rand(2, *packed.input_spec.shape)
+    example = torch.rand(2, *image_spec(packed).shape)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(

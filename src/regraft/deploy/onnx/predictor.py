@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from regraft.core.errors import ArtifactError, MissingExtraError
-from regraft.deploy.inputs import as_list, name_of, read_ahead
+from regraft.deploy.inputs import read_ahead
+from regraft.images.inputs import as_list, name_of, read_picture
 from regraft.tasks.kinds import kinds
 from regraft.tasks.reading import Reader, check_options
 
@@ -70,7 +71,7 @@ class OnnxPredictor:
         check_options(top, threshold, batch_size)
         items = as_list(paths_or_arrays)
         found: list[Any] = []
-        for read in read_ahead(items, lambda picture: picture, batch_size):
+        for read in read_ahead(items, read_picture, batch_size):
             for picture in read:
                 path = name_of(items[len(found)])
                 if isinstance(picture, Tensor):

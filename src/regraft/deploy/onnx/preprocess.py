@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torchvision.transforms.v2 import InterpolationMode
 
-from regraft.core.types import InputSpec
+from regraft.images.spec import ImageSpec
 from regraft.images.transform import EvalTransform
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ _NO_PAD = """
 """
 
 
-def preprocessing(spec: InputSpec, *, opset: int, ir_version: int) -> ModelProto:
+def preprocessing(spec: ImageSpec, *, opset: int, ir_version: int) -> ModelProto:
     """A model: `images` uint8 (N, H, W, 3), N, H and W free → `pixels` float (N, 3, h, w) in [0, 1]."""
     from onnx import parser
 

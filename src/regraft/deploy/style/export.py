@@ -16,10 +16,10 @@ from torch import Tensor
 from regraft.compress.quantize import deflated_bytes, evened, quantized, rounded
 from regraft.core.errors import DataError, ExportError, MissingExtraError, RegraftError, UsageError
 from regraft.core.files import replacing
-from regraft.deploy.inputs import read_picture
 from regraft.deploy.onnx.export import GENERATED_SIZES_PX, generated_picture
 from regraft.deploy.style.onnx import CELLS, FIRST, INPUT, LAST, UNQUANTISED, WHITE, metadata, student_graph
 from regraft.deploy.style.runtime import Student, runner
+from regraft.images.inputs import read_picture
 from regraft.style.base import fit_long_side, resize
 from regraft.style.figures.similarity import ssim
 from regraft.style.networks.model_file import StyleModel

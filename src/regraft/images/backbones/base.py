@@ -7,45 +7,34 @@ is all that a new one needs; `catalogue.create` and the contract tests find it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from regraft.core.errors import UsageError
 from regraft.core.registry import Registry
-from regraft.core.types import Features, InputSpec
+from regraft.core.types import Backbone, Features, PretrainedHead
+from regraft.images.spec import ImageSpec
+
+__all__ = ["Family", "ImageBackbone", "PretrainedHead", "families", "groups_by_prefix", "picture_backbone"]
 
 
-class PretrainedHead(NamedTuple):
-    """The classifier that came with the weights: weight (S, D) and bias (S,) over pooled features; S source classes."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-class ImageBackbone(nn.Module):
+class ImageBackbone(Backbone):
     """A picture network without its head.
 
     Subclasses set `input_spec` and `feature_dim`, and define `extract` and `layer_groups`. Calling it takes uint8
     (N, 3, H, W) in 0…255 or float in [0, 1], and normalises with the statistics of `input_spec`.
     """
 
-    licence: ClassVar[str] = "unknown"
+    input_spec: ImageSpec
     #: The memory order that its convolutions run fastest in; a task with this backbone asks for it.
-    memory_format: torch.memory_format | None = torch.channels_last
+    memory_format = torch.channels_last
 
-    def __init__(self, input_spec: InputSpec, feature_dim: int) -> None:
-        super().__init__()
-        self.input_spec = input_spec
-        self.feature_dim = feature_dim
-        #: How `catalogue.create` builds this network again, without its weights; written into artifacts.
-        self.recipe: dict[str, Any] = {}
-        #: Where the weights came from, for the record: source, licence, hash.
-        self.provenance: dict[str, Any] = {}
-        #: What the weights can tell already, where they came with a linear classifier. No part of the network.
-        self.pretrained_head: PretrainedHead | None = None
+    def __init__(self, input_spec: ImageSpec, feature_dim: int) -> None:
+        super().__init__(input_spec, feature_dim)
         for name in ("mean", "std"):
-            values = torch.tensor(input_spec.options[name], dtype=torch.float32).view(1, -1, 1, 1)
+            values = torch.tensor(getattr(input_spec, name), dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(f"input_{name}", values, persistent=False)
         self.input_mean: Tensor
         self.input_std: Tensor
@@ -63,13 +52,19 @@ class ImageBackbone(nn.Module):
         """Features of normalised pictures (N, 3, H, W)."""
         raise TypeError(f"{type(self).__name__} does not define extract")
 
-    def layer_groups(self) -> dict[str, list[str]]:
-        """Parameter names by layer group, ordered shallow → deep, total and disjoint."""
-        raise TypeError(f"{type(self).__name__} does not define layer_groups")
+    def take_spec(self, spec: ImageSpec) -> None:
+        """Expect pictures by another spec, its mean and deviation included."""
+        self.input_spec = spec
+        for name in ("mean", "std"):
+            values = self.input_mean.new_tensor(getattr(spec, name)).view(1, -1, 1, 1)
+            getattr(self, f"input_{name}").copy_(values)
 
-    def reset_parameters(self) -> None:
-        """Give every layer fresh random weights, as its library initialises it: the from-scratch control."""
-        raise TypeError(f"{type(self).__name__} does not define reset_parameters")
+
+def picture_backbone(backbone: Backbone) -> ImageBackbone:
+    """The same network, known to be one for pictures. Raises UsageError for one that is not."""
+    if not isinstance(backbone, ImageBackbone):
+        raise UsageError(f"{type(backbone).__name__} is no network for pictures, which this command is for.")
+    return backbone
 
 
 class Family(Protocol):

@@ -54,9 +54,10 @@ def _bare(family: str, model: str, options: Mapping[str, Any], *, pretrained: bo
     with torch.random.fork_rng(devices=[]):
         backbone = families.get(family)(model, own, pretrained)
     backbone.recipe = {"name": f"{family}/{model}", "family": family, "model": model, "options": dict(options)}
+    # A family of another package need not say it: what came from somewhere was pretrained.
+    backbone.pretrained = backbone.pretrained or (pretrained and bool(backbone.provenance))
     if "crop_pct" in options:
-        spec = backbone.input_spec
-        backbone.input_spec = replace(spec, options={**spec.options, "crop_pct": float(options["crop_pct"])})
+        backbone.input_spec = replace(backbone.input_spec, crop_pct=float(options["crop_pct"]))
     return backbone
 
 

@@ -45,7 +45,7 @@ class LayeredBackbone(ImageBackbone):
         super().__init__(inner.input_spec, sum(widths))
         self.inner = inner
         self.chosen, self.widths = tuple(chosen), tuple(widths)
-        self.recipe, self.provenance = inner.recipe, inner.provenance
+        self.recipe, self.provenance, self.pretrained = inner.recipe, inner.provenance, inner.pretrained
         for index in chosen:
             rows, columns = (_shares(side, GRID) for side in shapes[index][1:])
             self.register_buffer(f"cells{index}", torch.kron(rows, columns), persistent=False)

@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from regraft.core.errors import UsageError, unknown_name
-from regraft.core.types import Features, InputSpec
+from regraft.core.types import Features
 from regraft.images.backbones.base import ImageBackbone, families, groups_by_prefix
+from regraft.images.spec import ImageSpec
 
 WIDTH = 256
 SIDE_PX = 28
@@ -26,8 +27,8 @@ class LeNet(ImageBackbone):
     licence = "Apache-2.0"
 
     def __init__(self) -> None:
-        options = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
-        super().__init__(InputSpec("image", (3, SIDE_PX, SIDE_PX), options), WIDTH)
+        half = (0.5, 0.5, 0.5)
+        super().__init__(ImageSpec((3, SIDE_PX, SIDE_PX), mean=half, std=half, crop_pct=1.0), WIDTH)
         self._build()
 
     def _build(self) -> None:

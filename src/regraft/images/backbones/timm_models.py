@@ -7,19 +7,20 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from timm.models import group_parameters
 from torch import Tensor, nn
 
 from regraft.core.errors import UsageError, WeightsError
-from regraft.core.types import Features, InputSpec
+from regraft.core.types import Features
 from regraft.images.backbones.base import ImageBackbone, PretrainedHead, families
+from regraft.images.spec import ImageSpec
 
 
 class TimmBackbone(ImageBackbone):
     """pooled: what the model's classifier would see, (N, num_features); maps: intermediate features, if it has any."""
 
-    def __init__(self, net: nn.Module, model: str, options: Mapping[str, Any], input_spec: InputSpec) -> None:
+    def __init__(self, net: nn.Module, model: str, options: Mapping[str, Any], input_spec: ImageSpec) -> None:
         # Some heads (MobileNetV3, VGG) end wider than the last map; head_hidden_size says what the classifier sees.
         width: Any = getattr(net, "head_hidden_size", None) or net.num_features
         super().__init__(input_spec, int(width))
@@ -84,21 +85,19 @@ def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBack
         if not pretrained:
             raise UsageError(f"timm cannot build {model} with {dict(options)}: {error}.") from error
         raise missing_download(model, error) from error
-    config = resolve_data_config({}, model=net)
+    config = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]
     side = int(size or config["input_size"][-1])
-    spec = InputSpec(
-        "image",
+    spec = ImageSpec(
         (3, side, side),
-        {
-            "mean": tuple(float(v) for v in config["mean"]),
-            "std": tuple(float(v) for v in config["std"]),
-            "interpolation": str(config["interpolation"]),
-            "crop_pct": float(config["crop_pct"]),
-        },
+        mean=tuple(float(v) for v in config["mean"]),
+        std=tuple(float(v) for v in config["std"]),
+        interpolation=str(config["interpolation"]),
+        crop_pct=float(config["crop_pct"]),
     )
     backbone = TimmBackbone(net, model, options, spec)
     if head is not None and head.weight.shape[1] == backbone.feature_dim:
         backbone.pretrained_head = head
+    backbone.pretrained = pretrained
     described: Any = getattr(net, "pretrained_cfg", None) or {}
     backbone.provenance = {
         "source": f"timm/{described.get('architecture', model)}" if pretrained else "none",

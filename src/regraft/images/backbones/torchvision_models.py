@@ -9,9 +9,10 @@ import torchvision
 from torch import Tensor, nn
 
 from regraft.core.errors import UsageError, unknown_name
-from regraft.core.types import Features, InputSpec
+from regraft.core.types import Features
 from regraft.images.backbones.base import ImageBackbone, PretrainedHead, families, groups_by_prefix
 from regraft.images.backbones.timm_models import missing_download
+from regraft.images.spec import ImageSpec
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -19,7 +20,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 class TorchvisionBackbone(ImageBackbone):
     """pooled: what the removed classifier saw, (N, D); maps: the outputs of the feature stages, if it has any."""
 
-    def __init__(self, net: nn.Module, model: str, options: Mapping[str, Any], input_spec: InputSpec) -> None:
+    def __init__(self, net: nn.Module, model: str, options: Mapping[str, Any], input_spec: ImageSpec) -> None:
         width, last = _behead(net)
         super().__init__(input_spec, width)
         self.last = (last,)  # in a tuple, so that it is no part of the network
@@ -109,11 +110,18 @@ def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBack
         crop, resize = int(preset.crop_size[0]), int(preset.resize_size[0])
         mode = str(preset.interpolation.value)
     side = int(size or crop)
-    spec = InputSpec("image", (3, side, side), {**IMAGENET, "interpolation": mode, "crop_pct": min(1.0, crop / resize)})
+    spec = ImageSpec(
+        (3, side, side),
+        mean=IMAGENET["mean"],
+        std=IMAGENET["std"],
+        interpolation=mode,
+        crop_pct=min(1.0, crop / resize),
+    )
     backbone = TorchvisionBackbone(net, model, options, spec)
     (last,) = backbone.last
     if weights is not None and last is not None and last.bias is not None:
         backbone.pretrained_head = PretrainedHead(last.weight.detach().clone(), last.bias.detach().clone())
     backbone.last = (None,)
+    backbone.pretrained = weights is not None
     backbone.provenance = {"source": f"torchvision/{weights}" if weights else "none", "licence": "BSD-3-Clause (code)"}
     return backbone

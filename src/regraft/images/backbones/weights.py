@@ -38,6 +38,7 @@ def load_weights(backbone: ImageBackbone, path: Path) -> None:
         )
     net.load_state_dict({k: tensors[k].to(v.dtype) if k in tensors else v for k, v in own.items()})
     backbone.pretrained_head = _classifier({k: v for k, v in tensors.items() if k not in own}, backbone.feature_dim)
+    backbone.pretrained = True
     backbone.provenance = {"source": "file", "file": path.name, "sha256": sha256_file(path)}
 
 

@@ -74,7 +74,7 @@ class Adapt(Job[AdaptConfig, Material]):
             )  # fmt: skip
         target = read_unlabelled(options.target, max_bad=options.max_bad, progress=look)
         domains, backbone_name = _start(options, source, target)
-        side.check_model(options, pretrained=bool(domains.model.backbone.provenance))
+        side.check_model(options, pretrained=domains.model.backbone.pretrained)
         oracle = None
         if options.oracle is not None:
             oracle = side.read_oracle(options.oracle, domains.classes, options)

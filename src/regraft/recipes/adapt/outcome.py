@@ -18,8 +18,9 @@ from regraft.core.files import write_table, write_text
 from regraft.measure.bootstrap import Interval
 from regraft.measure.embedding import tsne
 from regraft.measure.metrics import metric_of
+from regraft.recipes.adapt.report import ADAPT
 from regraft.recipes.frame.job import Frame
-from regraft.report.schema import write_report
+from regraft.recipes.frame.reporting import publish
 
 #: Points of each domain on each map.
 MAP_LIMIT = 400
@@ -48,7 +49,8 @@ def conclude_adaptation(
     own = None if judged is None else judged.figures[kept.name]
     config = bench.config
     report: dict[str, Any] = {
-        "recipe": "adapt",
+        "recipe": ADAPT.recipe,
+        "kind": bench.kind.name,
         "data": frame.data,
         "backbone": config.backbone if config.source_free is None else str(bench.model.backbone.recipe.get("name")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -84,10 +86,7 @@ def conclude_adaptation(
         **side.fields(bench, decision, kept, judged),
         "total_s": round(frame.clock.spent(), 2),
     }
-    write_report(bench.run.path, report)
-    from regraft.report.page import render  # matplotlib is wanted at the end only
-
-    render(bench.run.path)
+    publish(bench.run.path, report)
     bench.listener.say(str(report["verdict"]))
 
 
@@ -107,7 +106,7 @@ def _outputs(bench: AdaptBench, candidate: Adapted, oracle: Oracle) -> np.ndarra
     known = {path.resolve(): i for i, path in enumerate(bench.target.source.paths)}
     places = [known.get(path.resolve()) for path in oracle.source.paths]
     if all(place is not None for place in places):  # the same pictures: their answers are there already
-        return candidate.target_logits[np.array(places)]
+        return np.asarray(candidate.target_logits[np.array(places)])
     model = bench.load(candidate.name)
     features = bench.features(model.backbone, oracle.source.paths, f"{candidate.name}: oracle")
     weight, bias = (part.numpy() for part in model.solved_head())
@@ -134,6 +133,7 @@ def _row(bench: AdaptBench, side: Side, c: Adapted, decision: Choice, judged: Ju
         "trained_parameters": c.trained_parameters,
         "steps": c.steps,
         "chosen": c.name == decision.name,
+        "control": c.name == decision.control,
     }
 
 

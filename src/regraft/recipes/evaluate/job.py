@@ -14,17 +14,18 @@ from regraft.core.environment import command_line
 from regraft.core.files import read_json, write_table
 from regraft.core.listener import Listener
 from regraft.core.rundir import artifact_of
-from regraft.data.facts import Facts
-from regraft.data.reading import read_source
+from regraft.data.audit import Audit, audit
+from regraft.data.facts import Facts, units
+from regraft.data.modality import Modality
+from regraft.data.reading import Reading, read_source
 from regraft.data.source import Source
 from regraft.deploy.predictor import Predictor
 from regraft.engine import Machine
-from regraft.images.audit import Audit, audit
 from regraft.measure.verdict import format_value
 from regraft.recipes.evaluate.options import EvaluateConfig
+from regraft.recipes.evaluate.report import EVALUATE
 from regraft.recipes.frame.job import Brief, Frame, Job, run_job
-from regraft.report.page import render
-from regraft.report.schema import write_report
+from regraft.recipes.frame.reporting import publish
 from regraft.tasks.kind import Kind, Scored
 
 
@@ -51,12 +52,17 @@ class Evaluate(Job[EvaluateConfig, Judged]):
         folder = artifact_of(options.model)
         predictor = Predictor.load(folder, device=options.device)
         kind = predictor.packed.kind
-        source = read_source(
-            list(options.roots), table=options.table, image_column=options.image, label_column=options.label,
-            group=options.group, read_labels=kind.read_labels,
-        )  # fmt: skip
-        usable, facts, found = audit(source)
-        listener.say(f"{len(usable.samples)} of {len(source.samples)} pictures are usable.")
+        modality = predictor.modality
+        how = Reading(
+            table=options.table,
+            column=(options.text or predictor.column) if modality.inline else options.image,
+            label=options.label,
+            group=options.group,
+            read_labels=kind.read_labels,
+        )
+        source = read_source(list(options.roots), modality, how)
+        usable, facts, found = audit(source, modality)
+        listener.say(f"{len(usable.samples)} of {len(source.samples)} {source.many} are usable.")
         where = ", ".join(str(root) for root in options.roots) or str(options.table)
         judged = Judged(folder, predictor, kind, usable, facts, found, where)
         return Brief(judged, Path(where).name, predictor.manifest["backbone"]["model"])
@@ -70,25 +76,25 @@ class Evaluate(Job[EvaluateConfig, Judged]):
         labels = kind.labels_of(usable)
         seen = _seen(material.folder, [f.sha256 for f in material.facts])
         calibration = predictor.packed.calibration
-        answers = calibration.scored(predictor.answers([p.path for p in usable.samples]))
+        answers = calibration.scored(predictor.answers(usable.samples))
         metric = str(predictor.manifest.get("metrics", {}).get("metric", kind.usual_metric))
-        names = [p.group or f.sha256 for p, f in zip(usable.samples, material.facts, strict=True)]
+        names = units(usable, material.facts)
         groups = np.unique(names, return_inverse=True)[1] if options.group else None
         own = kind.bootstrap(metric, answers, labels, groups=groups)
         figures = kind.summary(answers, labels)
         warned = kind.alarms(Scored(metric, answers, labels, own, figures, len(labels)))
         if seen:
-            warned.insert(
-                0, f"{seen} of these pictures were in the model's own training or validation: the figures are too good."
-            )
-        _write_predictions(frame.run.path, [str(p.path) for p in usable.samples], kind.columns(answers, labels))
+            told = f"{seen} of these {usable.many} were in the model's own training or validation"
+            warned.insert(0, f"{told}: the figures are too good.")
+        _write_predictions(frame.run.path, predictor.modality, usable, kind.columns(answers, labels))
         sentence = (
             f"{format_value(metric, own.value)} {metric.replace('_', ' ')} "
             f"[{format_value(metric, own.low)}, {format_value(metric, own.high)}] "
-            f"on {len(labels)} pictures of {frame.data}."
+            f"on {len(labels)} {usable.many} of {frame.data}."
         )
         report: dict[str, Any] = {
-            "recipe": "evaluate",
+            "recipe": EVALUATE.recipe,
+            "kind": kind.name,
             "data": where,
             "backbone": str(predictor.manifest["backbone"]["name"]),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,15 +107,14 @@ class Evaluate(Job[EvaluateConfig, Judged]):
             "alarms": warned,
             "total_s": round(frame.clock.spent(), 2),
             "n_test": len(labels),
-            "evaluated_on": f"{where} ({len(labels)} pictures)",
+            "evaluated_on": f"{where} ({len(labels)} {usable.many})",
             "summary": figures,
             **kind.evaluated(calibration, answers, labels, {"groups": groups}),
             "audit": material.audit.to_json(),
             "reproduce": command_line(),
             "model": str(material.folder),
         }
-        write_report(frame.run.path, report)
-        render(frame.run.path)
+        publish(frame.run.path, report)
 
 
 def run_evaluate(config: EvaluateConfig, *, runs: Path = Path("runs"), listener: Listener | None = None) -> Path:
@@ -138,12 +143,15 @@ def _seen(folder: Path, hashes: list[str]) -> int:
     return sum(h in known for h in hashes)
 
 
-def _write_predictions(run: Path, paths: list[str], columns: Mapping[str, list[Any]]) -> None:
+def _write_predictions(run: Path, modality: Modality, usable: Source, columns: Mapping[str, list[Any]]) -> None:
+    count = len(usable)
+    quoted = [modality.excerpt(sample) for sample in usable.samples]
     rows = {
-        "path": paths,
-        "split": ["test"] * len(paths),
-        "round": [0] * len(paths),
-        "candidate": ["model"] * len(paths),
+        "path": [sample.name for sample in usable.samples],
+        **({"excerpt": quoted} if any(quoted) else {}),
+        "split": ["test"] * count,
+        "round": [0] * count,
+        "candidate": ["model"] * count,
         **columns,
     }
     write_table(run / "predictions.parquet", rows)

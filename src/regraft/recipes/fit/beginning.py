@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from regraft.core.files import read_json, write_json
+from regraft.core.types import Backbone, Layered
 from regraft.data.split import Round
-from regraft.images.backbones.base import ImageBackbone
-from regraft.images.backbones.layers import LayeredBackbone, with_layers
 from regraft.measure.choice import lower_by_an_error
 from regraft.recipes.fit.artifact import write_artifact_of
 from regraft.recipes.fit.features import extract_features
@@ -49,7 +48,7 @@ def begin(bench: Workbench, clock: Clock, rounds: Sequence[Round]) -> Beginning:
     """
     known = bench.prepared.known()
     narrow = bench.backbone
-    if isinstance(narrow, LayeredBackbone):
+    if isinstance(narrow, Layered):
         raw = whole_features(bench, known, "choose")
         features = np.zeros_like(raw)
         features[known] = narrow.scale_by(raw[known])
@@ -57,16 +56,15 @@ def begin(bench: Workbench, clock: Clock, rounds: Sequence[Round]) -> Beginning:
         return _answered(bench, clock, features, known)
     few = len(rounds) == 1 and len(known) <= MOST_FOR_LAYERS
     asked = bench.backbone.recipe.get("options", {}).get("readout") == "auto"
-    wide = with_layers(narrow) if few and asked else None
+    wide = bench.prepared.modality.with_layers(narrow) if few and asked else None
     if wide is None:
         return _answered(bench, clock, whole_features(bench, known, "choose"), known)
     return _readout(bench, clock, narrow, wide, rounds[0].train)
 
 
-def _readout(
-    bench: Workbench, clock: Clock, narrow: ImageBackbone, wide: LayeredBackbone, train: np.ndarray
-) -> Beginning:
+def _readout(bench: Workbench, clock: Clock, narrow: Backbone, wide: Backbone, train: np.ndarray) -> Beginning:
     """The beginning with the last layer's features, or with all layers' where these serve better in training."""
+    assert isinstance(wide, Layered)
     known = bench.prepared.known()
     bench.use(wide)
     raw = whole_features(bench, known, "choose")

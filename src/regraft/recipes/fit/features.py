@@ -1,4 +1,4 @@
-"""Cached features: every picture through the frozen backbone once, kept in the run for a resume."""
+"""Cached features: every sample through the frozen backbone once, kept in the run for a resume."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regraft.core.files import replacing
-from regraft.images.features import features_of
+from regraft.engine.features import features_of
 
 if TYPE_CHECKING:
     from regraft.recipes.fit.workbench import Workbench
 
 
 def extract_features(bench: Workbench, indices: np.ndarray, kept: Path, *, half: bool = True) -> np.ndarray:
-    """Pooled features (N, D) float32 of these pictures, in their order, with the weights' own preprocessing.
+    """Pooled features (N, D) float32 of these samples, in their order, with the weights' own preprocessing.
 
     half: whether they may be computed in half precision, which is quicker; not where a model is measured that will
     compute in full precision.

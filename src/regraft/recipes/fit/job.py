@@ -10,18 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from regraft.core.environment import command_line
-from regraft.core.errors import UsageError
 from regraft.core.listener import Listener
 from regraft.core.rundir import RunDirectory
 from regraft.engine import Machine, launch
-from regraft.images.backbones import create
-from regraft.images.backbones.catalogue import parse
 from regraft.measure.choice import choose
 from regraft.recipes.fit.beginning import begin
 from regraft.recipes.fit.options import FitConfig
 from regraft.recipes.fit.outcome import Ended, conclude
-from regraft.recipes.fit.pictures import Prepared, prepare
-from regraft.recipes.fit.remarks import tell_audit, unseen_edges
+from regraft.recipes.fit.prepared import Prepared, modality_of, prepare
+from regraft.recipes.fit.remarks import tell_audit
 from regraft.recipes.fit.rounds import Rounds, share_time
 from regraft.recipes.fit.workbench import Setup, Workbench
 from regraft.recipes.frame.budget import told_time, usual_epochs
@@ -37,20 +34,16 @@ class Fit(Job[FitConfig, Prepared]):
 
     def check(self, options: FitConfig) -> None:
         # A name that does not exist is told before anything else is done.
-        if parse(options.backbone)[0] == "small" and options.weights is None:
-            raise UsageError(
-                f"{options.backbone} has no pretrained weights, so there is nothing to transfer: give --weights or "
-                "another backbone. `regraft adapt` can train it from scratch."
-            )
+        modality_of(options).check(options.backbone, options.weights)
 
     def prepare(self, options: FitConfig, machine: Machine, listener: Listener) -> Brief[Prepared]:
-        prepared = prepare(options, look_with(listener))
+        prepared = prepare(options, look_with(listener, modality_of(options).words.many))
         data = options.roots[0].resolve().name if options.roots else (options.table or Path("table")).stem
         split = prepared.splits.to_json(prepared.source, prepared.facts)
         return Brief(prepared, data, options.backbone.partition(":")[0], split)
 
     def foresee(self, options: FitConfig, material: Prepared, machine: Machine) -> list[str]:
-        backbone = create(options.backbone, options.weights)
+        backbone = material.modality.create(options.backbone, options.weights)
         setup = _setup(options, material)
         bench = Workbench(setup, backbone, machine, RunDirectory(Path(".")), Listener())
         rounds = material.splits.rounds
@@ -58,7 +51,7 @@ class Fit(Job[FitConfig, Prepared]):
         parts = f"{len(first.train)} to train, {len(first.val)} to validate, {len(first.test)} to test"
         folds = f"{len(rounds)} folds, the first with {parts}" if len(rounds) > 1 else parts
         return [
-            f"{len(material.labels)} usable pictures: {folds}.",
+            f"{len(material.labels)} usable {material.modality.words.many}: {folds}.",
             f"Candidates: {', '.join(options.strategies)}, chosen by {setup.metric}.",
             f"Time: {told_time(options)}; usual are {usual_epochs(len(first.train)):g} epochs a training.",
             *_plans(bench),
@@ -67,9 +60,9 @@ class Fit(Job[FitConfig, Prepared]):
     def work(self, options: FitConfig, material: Prepared, frame: Frame) -> None:
         setup = _setup(options, material)
         tell_audit(material, setup.kind, frame.listener)
-        backbone = create(options.backbone, options.weights).to(frame.machine.device)
-        if edges := unseen_edges(material.facts, backbone):
-            frame.listener.say(f"  {edges}")
+        backbone = material.modality.create(options.backbone, options.weights).to(frame.machine.device)
+        for remark in material.modality.remarks(backbone, material.facts):
+            frame.listener.say(f"  {remark}")
         _everything(Workbench(setup, backbone, frame.machine, frame.run, frame.listener), frame.clock)
 
 
@@ -82,9 +75,10 @@ def run_fit(
 
 def who_trains(config: FitConfig) -> str:
     """The who-trains table of every candidate, without training: what `--print-plan` shows."""
+    prepared = prepare(config)
     machine = launch(device=config.device, precision=config.precision, seed=config.seed)
-    backbone = create(config.backbone, config.weights)
-    bench = Workbench(_setup(config, prepare(config)), backbone, machine, RunDirectory(Path(".")), Listener())
+    backbone = prepared.modality.create(config.backbone, config.weights)
+    bench = Workbench(_setup(config, prepared), backbone, machine, RunDirectory(Path(".")), Listener())
     return "\n\n".join(_plans(bench))
 
 

@@ -16,10 +16,11 @@ from regraft.measure.bootstrap import Interval
 from regraft.measure.choice import Candidate, choose
 from regraft.measure.verdict import verdict
 from regraft.recipes.fit.artifact import write_artifact_of
+from regraft.recipes.fit.report import FIT
 from regraft.recipes.fit.tables import Pooled, write_map, write_plan, write_predictions
 from regraft.recipes.fit.workbench import Workbench
 from regraft.recipes.frame.budget import Schedule
-from regraft.report.schema import write_report
+from regraft.recipes.frame.reporting import publish
 from regraft.strategies import ProbeHead
 from regraft.strategies.base import control_of
 from regraft.tasks.kind import Judged, Scored, Tested
@@ -96,10 +97,7 @@ def conclude(bench: Workbench, ended: Ended, spent: Callable[[], float], command
     write_plan(bench, ended.chosen)
     report = _report(bench, ended, found)
     report |= {"reproduce": command, "seed": bench.config.seed, "total_s": round(spent(), 2)}
-    write_report(bench.run.path, report)
-    from regraft.report.page import render  # matplotlib is wanted at the end only
-
-    render(bench.run.path)
+    publish(bench.run.path, report)
     bench.listener.say(str(report["verdict"]))
 
 
@@ -148,7 +146,8 @@ def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
     alarms = kind.alarms(Scored(metric, answers, test.labels, own, figures, n_test, gain, validation[chosen], kept))
     control = None if found.control is None else results[0].candidates[found.control]
     return {
-        "recipe": "fit",
+        "recipe": FIT.recipe,
+        "kind": bench.kind.name,
         "data": ", ".join(Path(r).name or str(r) for r in config.roots) or Path(config.table or "").name,
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -164,6 +163,7 @@ def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
                 "seconds": sum(r.candidates[name].seconds for r in results),
                 "trained_parameters": results[0].candidates[name].trained_parameters,
                 "chosen": name == chosen,
+                "control": name == found.control,
                 "stopped": results[0].candidates[name].stopped,
                 "steps": results[0].candidates[name].steps,
             }

@@ -35,11 +35,14 @@ def write_predictions(
 ) -> None:
     """Every candidate's answers on validation and test pictures."""
     rows: dict[str, list[Any]] = defaultdict(list)
-    pictures = bench.prepared.source.samples
+    samples = bench.prepared.source.samples
+    quoted = [bench.prepared.modality.excerpt(sample) for sample in samples]
     for split, pooled in (("val", val), ("test", test)):
         for name in pooled.logits:
             values = answers[name] if split == "test" else calibration.answers(pooled.logits[name])
-            rows["path"] += [str(pictures[i].path) for i in pooled.indices]
+            rows["path"] += [samples[i].name for i in pooled.indices]
+            if any(quoted):
+                rows["excerpt"] += [quoted[i] for i in pooled.indices]
             rows["split"] += [split] * len(pooled.indices)
             rows["round"] += pooled.rounds.tolist()
             rows["candidate"] += [name] * len(pooled.indices)
@@ -58,9 +61,9 @@ def write_map(bench: Workbench, task: LinearTask, test: Pooled, answers: np.ndar
     features = predict(task, stream, bench.machine, call=lambda x: task.backbone(x).pooled).outputs.numpy()
     kept, xy = tsne(features, seed=bench.config.seed, limit=MAP_LIMIT)
     at = some[kept]
-    pictures = bench.prepared.source.samples
+    samples = bench.prepared.source.samples
     rows = {
-        "path": [str(pictures[i].path) for i in test.indices[at]],
+        "path": [samples[i].name for i in test.indices[at]],
         "split": ["test"] * len(at),
         **bench.kind.map_columns(answers[at], test.labels[at]),
         "x": xy[:, 0].tolist(),

@@ -60,7 +60,7 @@ def train_candidate(bench: Workbench, name: str, told: Training) -> Candidate:
 
     def outputs(current: Task) -> np.ndarray:
         assert held is not None
-        return predict(current, held, machine).outputs.numpy()
+        return np.asarray(predict(current, held, machine).outputs.numpy())
 
     def evaluate(current: Task) -> tuple[float, Mapping[str, float]]:
         selection, value, loss = bench.kind.selection(bench.metric, outputs(current), labels)
@@ -126,7 +126,7 @@ def _teller(bench: Workbench, name: str, told: Training) -> Callable[[StepRecord
                 f"{label}: epoch {record.epoch:.1f}, loss {record.loss:.3f}",
                 record.step,
                 record.steps,
-                rate=f"{record.rate:.0f} pictures/s",
+                rate=f"{record.rate:.0f} {bench.prepared.source.many}/s",
                 remaining_s=record.remaining_s,
             )
             return

@@ -16,13 +16,12 @@ from safetensors.torch import load_file
 from regraft.core.errors import MissingExtraError
 from regraft.core.listener import Listener
 from regraft.core.rundir import RunDirectory
-from regraft.core.types import Rule, Task
+from regraft.core.types import Backbone, Rule, Task
+from regraft.data.modality import Quick
 from regraft.engine import FitSettings, Machine, fit, predict
-from regraft.images.backbones.base import ImageBackbone
-from regraft.images.backbones.fast import FastFeatures, fast_features
 from regraft.measure.choice import Candidate
 from regraft.recipes.fit.options import FitConfig
-from regraft.recipes.fit.pictures import Prepared, Streams
+from regraft.recipes.fit.prepared import Prepared
 from regraft.strategies import KnownClasses, Plan, ProbeHead, RuleStrategy, Strategy, strategies
 from regraft.tasks.kind import Kind
 from regraft.tasks.linear import LinearTask
@@ -42,36 +41,35 @@ class Workbench:
     """What every candidate of a run is made with."""
 
     def __init__(
-        self, setup: Setup, backbone: ImageBackbone, machine: Machine, run: RunDirectory, listener: Listener
+        self, setup: Setup, backbone: Backbone, machine: Machine, run: RunDirectory, listener: Listener
     ) -> None:
         self.config, self.kind, self.metric, self.prepared = setup.config, setup.kind, setup.metric, setup.prepared
         self.backbone, self.machine, self.run, self.listener = backbone, machine, run, listener
-        self.streams = Streams(self.prepared, backbone.input_spec, self.config)
+        self.streams = self.prepared.streams(backbone.input_spec, self.config)
         self.writer: Any = None
-        self._quick: dict[bool, FastFeatures] = {}
+        self._quick: dict[bool, Quick | None] = {}
         if self.config.tensorboard and machine.is_first:
             self.writer = _tensorboard(run.path / "tensorboard")
 
-    def quick(self, n_pictures: int, *, half: bool) -> FastFeatures:
+    def quick(self, n_samples: int, *, half: bool) -> Quick | None:
         """The pretrained backbone's features by the fastest engine that agrees with it; each is built once."""
         if half not in self._quick:
-            device = self.machine.device.type
             other = self._quick.get(not half)
             if other is not None and other.engine in ("openvino", "onnxruntime"):  # full precision it is in any case
                 self._quick[half] = other
                 return other
-            self._quick[half] = fast_features(
-                self.backbone, device=device, batch_size=32, n_pictures=n_pictures, half=half
+            self._quick[half] = self.prepared.modality.fast(
+                self.backbone, device=self.machine.device, batch_size=32, n_samples=n_samples, half=half
             )
         return self._quick[half]
 
-    def use(self, backbone: ImageBackbone) -> None:
+    def use(self, backbone: Backbone) -> None:
         """From now on every candidate has this backbone."""
         self.backbone = backbone
         self._quick.clear()
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
-        return self.prepared.labels[indices]
+        return np.asarray(self.prepared.labels[indices])
 
     def probe(self, features: np.ndarray, indices: np.ndarray, like: ProbeHead | None = None) -> ProbeHead:
         """A head for these pictures' features; `like` fixes the kind and strength that were picked before."""
@@ -143,9 +141,8 @@ class Workbench:
         def tell(done: int, total: int) -> None:
             self.listener.progress(what, done, total)
 
-        return (
-            predict(task, self.streams.plain(indices), self.machine, on_batch=tell).outputs.numpy().astype(np.float64)
-        )
+        outputs = predict(task, self.streams.plain(indices), self.machine, on_batch=tell).outputs
+        return np.asarray(outputs.numpy().astype(np.float64))
 
 
 def _tensorboard(folder: Path) -> Any:

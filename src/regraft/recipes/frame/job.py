@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -147,6 +147,6 @@ def launching(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in OF_MACHINE if name in type(options).model_fields}
 
 
-def look_with(listener: Listener) -> Any:
-    """Progress of an audit, for the listener: called with how many pictures were looked at, of how many."""
-    return lambda done, total: listener.progress("Looking at the pictures", done, total)
+def look_with(listener: Listener, many: str = "pictures") -> Callable[[int, int], None]:
+    """Progress of an audit, for the listener: called with how many samples were looked at, of how many."""
+    return lambda done, total: listener.progress(f"Looking at the {many}", done, total)

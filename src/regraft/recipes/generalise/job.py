@@ -19,9 +19,10 @@ from regraft.adaptation.training.answers import save_arrays
 from regraft.core.environment import command_line
 from regraft.core.errors import DataError, UsageError
 from regraft.core.listener import Listener
+from regraft.core.types import Backbone
 from regraft.engine import Machine
 from regraft.images.backbones import create
-from regraft.images.backbones.base import ImageBackbone
+from regraft.images.backbones.base import picture_backbone
 from regraft.images.backbones.catalogue import parse
 from regraft.images.features import features_of
 from regraft.images.stream import PictureStream
@@ -39,7 +40,7 @@ class Domains:
     """What was read: the pictures of all domains, and the network whose features are worked on."""
 
     pictures: Labelled
-    backbone: ImageBackbone
+    backbone: Backbone
 
 
 class Generalise(Job[GeneraliseConfig, Domains]):
@@ -57,7 +58,7 @@ class Generalise(Job[GeneraliseConfig, Domains]):
         )  # fmt: skip
         _check(pictures)
         backbone = create(options.backbone, options.weights)
-        if not backbone.provenance:
+        if not backbone.pretrained:
             raise UsageError(
                 f"{options.backbone} comes without pretrained weights, and `regraft generalise` works on the features "
                 "of a pretrained network: leave --backbone out for scion, or give it a file by --weights."
@@ -81,7 +82,7 @@ class Generalise(Job[GeneraliseConfig, Domains]):
         kept = run.path / "work" / "features.safetensors"
         if not kept.is_file():
             stream = PictureStream(
-                list(pictures.source.paths), None, EvalTransform(backbone.input_spec), batch_size=32,
+                list(pictures.source.paths), None, EvalTransform(picture_backbone(backbone).input_spec), batch_size=32,
                 threads=options.threads,
             )  # fmt: skip
             save_arrays(kept, {"features": features_of(backbone, stream, frame.machine, listener, "Features")})

@@ -13,13 +13,14 @@ import torch
 from regraft.adaptation.generalisation.models import DomainModels, LinearModel
 from regraft.adaptation.generalisation.table import ERM, HeldOut, Table
 from regraft.core.files import write_table
-from regraft.images.backbones.base import ImageBackbone
+from regraft.core.types import Backbone
 from regraft.measure.bootstrap import bootstrap
 from regraft.measure.calibration import reliability
 from regraft.measure.metrics import summary
 from regraft.measure.probabilities import softmax
 from regraft.measure.verdict import WORTHWHILE, format_gain, format_value
-from regraft.report.schema import write_report
+from regraft.recipes.frame.reporting import publish
+from regraft.recipes.generalise.report import GENERALISE
 from regraft.tasks.classification.calibration import ClassCalibration
 from regraft.tasks.classification.kind import ClassKind
 from regraft.tasks.classification.task import Classification
@@ -27,7 +28,7 @@ from regraft.tasks.packing import pack
 
 
 def conclude_generalisation(
-    models: DomainModels, table: Table, backbone: ImageBackbone, *, spent: Callable[[], float], command: str
+    models: DomainModels, table: Table, backbone: Backbone, *, spent: Callable[[], float], command: str
 ) -> None:
     """Write the model of all domains, predictions, report.json and report.html."""
     config, pictures = models.config, models.pictures
@@ -48,7 +49,8 @@ def conclude_generalisation(
     )  # fmt: skip
     _write_predictions(models, answers, final, temperature)
     report: dict[str, Any] = {
-        "recipe": "generalise",
+        "recipe": GENERALISE.recipe,
+        "kind": ClassKind.name,
         "data": ", ".join(pictures.names),
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,10 +79,7 @@ def conclude_generalisation(
         "reproduce": command,
         "seed": config.seed,
     }
-    write_report(models.run.path, report)
-    from regraft.report.page import render  # matplotlib is wanted at the end only
-
-    render(models.run.path)
+    publish(models.run.path, report)
     models.listener.say(sentence)
 
 
@@ -117,6 +116,7 @@ def _row(models: DomainModels, table: Table, method: str) -> dict[str, Any]:
         "seconds": round(models.seconds(method), 2),
         "trained_parameters": models.train(table.final, models.everything).parameters,
         "chosen": method == table.final,
+        "control": method == ERM,
         "erm_gain": gain.value,
         "erm_gain_interval": gain.bounds(),
     }

@@ -6,8 +6,8 @@ from typing import Any
 
 from regraft.core.errors import UsageError
 from regraft.core.listener import Listener
-from regraft.deploy.inputs import expand_inputs
 from regraft.deploy.style.export import export_style
+from regraft.images.inputs import expand_inputs
 from regraft.recipes.style.model_options import StyleExportConfig
 from regraft.style.networks.model_file import load_style_model
 

@@ -15,8 +15,8 @@ from regraft.core.errors import UsageError
 from regraft.core.hardware import find_device
 from regraft.core.listener import Listener
 from regraft.core.memory import keep_freed_memory
-from regraft.deploy.inputs import expand_inputs
 from regraft.deploy.style.runtime import COMPILED, preparation
+from regraft.images.inputs import expand_inputs
 from regraft.images.picture import Picture, check_writable, read_picture, write_picture
 from regraft.images.picture_files import output_paths, read_each
 from regraft.recipes.style.options import StyleConfig
@@ -206,7 +206,7 @@ class _Easel:
         figures["strength"] = outcome.strength
         page = None
         if config.report:
-            from regraft.report.style_page import StylePage, render_style
+            from regraft.style.figures.page import StylePage, render_style
 
             styles = [
                 (path.name, weight, picture if isinstance(picture, Tensor) else None)

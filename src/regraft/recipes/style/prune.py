@@ -12,8 +12,8 @@ from torch import Tensor
 
 from regraft.core.errors import DataError, RegraftError, UsageError
 from regraft.core.listener import Listener
-from regraft.deploy.inputs import expand_inputs
 from regraft.engine import StepRecord, launch
+from regraft.images.inputs import expand_inputs
 from regraft.images.picture import read_picture
 from regraft.recipes.style.model_options import StylePruneConfig
 from regraft.style import perceptual

@@ -8,8 +8,8 @@ from pathlib import Path
 from regraft.core.errors import unknown_name
 from regraft.core.listener import Listener
 from regraft.core.rundir import artifact_of
-from regraft.deploy.inputs import expand_inputs
 from regraft.engine import launch
+from regraft.images.inputs import expand_inputs
 from regraft.images.picture import check_writable, write_picture
 from regraft.images.picture_files import output_paths, read_each
 from regraft.recipes.translate.options import ApplyConfig

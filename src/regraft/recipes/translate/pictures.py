@@ -13,9 +13,11 @@ from torch import Tensor
 
 from regraft.adaptation.domains import domain_names
 from regraft.core.errors import DataError
-from regraft.core.types import InputSpec
-from regraft.data.reading import read_source
-from regraft.images.audit import Audit, audit
+from regraft.data.audit import Audit, audit
+from regraft.data.facts import units
+from regraft.data.reading import Reading, read_source
+from regraft.images.modality import PICTURES
+from regraft.images.spec import ImageSpec
 from regraft.images.square_crop import SquareCrop
 from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.transform import EvalTransform
@@ -55,12 +57,12 @@ def read_sets(
 def _read(
     name: str, folder: Path, test: Path | None, config: TranslateConfig, progress: Callable[[int, int], None] | None
 ) -> PictureSet:
-    found = read_source([folder], test=test, labelled=False)
-    usable, facts, report = audit(found, max_bad=config.max_bad, progress=progress)
+    found = read_source([folder], PICTURES, Reading(test=test, labelled=False))
+    usable, facts, report = audit(found, PICTURES, max_bad=config.max_bad, progress=progress)
     if test is not None:
         held = np.array([picture.split == "test" for picture in usable.samples])
     else:
-        held = held_out([p.group or f.sha256 for p, f in zip(usable.samples, facts, strict=True)], config.seed)
+        held = held_out(units(usable, facts), config.seed)
     train, kept = np.flatnonzero(~held), np.flatnonzero(held)
     if len(kept) > MOST_HELD:
         kept = np.sort(np.random.default_rng(config.seed).permutation(kept)[:MOST_HELD])
@@ -108,8 +110,8 @@ def squares(paths: tuple[Path, ...], config: TranslateConfig) -> Tensor:
     return torch.cat([batch.x for batch in stream.epoch(0)])
 
 
-def square_spec(side_px: int) -> InputSpec:
-    return InputSpec("image", (3, side_px, side_px), {"interpolation": "bicubic", "crop_pct": 1.0})
+def square_spec(side_px: int) -> ImageSpec:
+    return ImageSpec((3, side_px, side_px), interpolation="bicubic", crop_pct=1.0)
 
 
 def split_record(a: PictureSet, b: PictureSet) -> dict[str, Any]:

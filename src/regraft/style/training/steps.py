@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft.core.types import InputSpec, Rule, Stream, Task
-from regraft.data.reading import read_source
+from regraft.core.types import Rule, Stream, Task
+from regraft.data.audit import Audit, audit
+from regraft.data.reading import Reading, read_source
 from regraft.engine import FitResult, FitSettings, Machine, StepRecord, fit
-from regraft.images.audit import Audit, audit
+from regraft.images.modality import PICTURES
+from regraft.images.spec import ImageSpec
 from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.transform import TrainTransform
 from regraft.strategies import RuleStrategy
@@ -38,13 +40,13 @@ def training_pictures(roots: Sequence[Path]) -> tuple[list[Path], Audit]:
 
     Raises DataError where nothing is left.
     """
-    source, _, found = audit(read_source(roots, labelled=False))
+    source, _, found = audit(read_source(roots, PICTURES, Reading(labelled=False)), PICTURES)
     return [picture.path for picture in source.samples], found
 
 
 def crops(paths: Sequence[Path], size: TrainingSize, seed: int) -> PictureStream:
     """Random crops of size.side_px in batches; decoded pictures stay in memory."""
-    spec = InputSpec("image", (3, size.side_px, size.side_px), {"interpolation": "bilinear"})
+    spec = ImageSpec((3, size.side_px, size.side_px))
     # Fewer pictures than one batch are repeated, so that there is at least one batch.
     repeated = list(paths) * -(-size.batch // len(paths))
     store = PictureStore(repeated, short_side_px=round(_ROOM * size.side_px))

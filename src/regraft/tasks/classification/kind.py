@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from regraft.core.errors import DataError
+from regraft.core.types import Backbone
 from regraft.data.classes import class_names
 from regraft.data.labels import Cells, Labelling
 from regraft.data.source import Source
-from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval, bootstrap, paired_gain
 from regraft.measure.calibration import abstention, fit_temperature, reliability
 from regraft.measure.choice import class_losses
@@ -71,7 +71,7 @@ class ClassKind:
         return cls(labelling.names)
 
     @classmethod
-    def blank(cls, backbone: ImageBackbone, labels: tuple[str, ...]) -> Classification:
+    def blank(cls, backbone: Backbone, labels: tuple[str, ...]) -> Classification:
         return Classification(backbone, len(labels))
 
     @classmethod
@@ -108,7 +108,7 @@ class ClassKind:
     ) -> ProbeHead:
         return fit_probe(features, y, folds, self.outputs, settings=settings, known=known)
 
-    def task(self, backbone: ImageBackbone, options: TaskOptions, y: np.ndarray | None) -> Classification:
+    def task(self, backbone: Backbone, options: TaskOptions, y: np.ndarray | None) -> Classification:
         weights = None if y is None else class_weights(y, self.outputs)
         return Classification(
             backbone,

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft.core.types import Batch, StepOutput
-from regraft.images.backbones.base import ImageBackbone
+from regraft.core.types import Backbone, Batch, StepOutput
 from regraft.tasks.linear import LinearTask, mean_over_samples, weighted_mean
 
 
@@ -24,7 +23,7 @@ class Classification(LinearTask):
 
     def __init__(
         self,
-        backbone: ImageBackbone,
+        backbone: Backbone,
         n_classes: int,
         *,
         label_smoothing: float = 0.0,

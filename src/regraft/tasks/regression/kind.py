@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from regraft.core.errors import DataError, UsageError
+from regraft.core.types import Backbone
 from regraft.data.labels import Cells, Labelling
 from regraft.data.source import Source
-from regraft.images.backbones.base import ImageBackbone
 from regraft.measure.bootstrap import Interval
 from regraft.measure.conformal import UNKNOWN, conformal_interval
 from regraft.measure.metrics import NUMBER_METRICS, Metric, metric_of
@@ -76,7 +76,7 @@ class NumberKind:
         return cls(labelling.names[0], float(y.mean()), float(y.std()) or 1.0)
 
     @classmethod
-    def blank(cls, backbone: ImageBackbone, labels: tuple[str, ...]) -> Regression:
+    def blank(cls, backbone: Backbone, labels: tuple[str, ...]) -> Regression:
         return Regression(backbone, len(labels))
 
     @classmethod
@@ -111,7 +111,7 @@ class NumberKind:
     ) -> ProbeHead:
         return fit_number_probe(features, y, folds, settings=settings)
 
-    def task(self, backbone: ImageBackbone, options: TaskOptions, y: np.ndarray | None) -> Regression:
+    def task(self, backbone: Backbone, options: TaskOptions, y: np.ndarray | None) -> Regression:
         centre, scale = self.centre, self.scale
         if y is not None and y.std() > 0:
             centre, scale = float(y.mean()), float(y.std())

@@ -12,6 +12,7 @@ from regraft.core.errors import DataError
 from regraft.data.findings import Finding
 from regraft.data.labels import Cells
 from regraft.data.sample import Label, Sample
+from regraft.data.words import Words
 from regraft.tasks.regression.numbers import are_numbers, check_spread, parse_number, quantile_bins
 
 
@@ -36,7 +37,7 @@ class NumberColumn:
             return None
         return repr(parse_number(texts[0], f"{where}, column {self.column!r}"))
 
-    def settled(self, samples: Sequence[Sample], source: str, least: int) -> NumberColumn:
+    def settled(self, samples: Sequence[Sample], source: str, least: int, words: Words) -> NumberColumn:
         check_spread([parse_number(str(sample.label), str(sample.path)) for sample in samples], self.column)
         return self
 
@@ -49,7 +50,7 @@ class NumberColumn:
     def joined(self, labels: Sequence[Label]) -> Label | None:
         return labels[0] if len(set(labels)) == 1 else None
 
-    def findings(self, samples: Sequence[Sample]) -> list[Finding]:
+    def findings(self, samples: Sequence[Sample], many: str) -> list[Finding]:
         return []
 
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regraft.core.errors import UsageError
-from regraft.core.types import Batch, StepOutput
-from regraft.images.backbones.base import ImageBackbone
+from regraft.core.types import Backbone, Batch, StepOutput
 from regraft.tasks.linear import LinearTask, mean_over_samples, weighted_mean
 
 #: Where Huber's loss turns from a square into a line, in deviations of the training targets.
@@ -30,7 +29,7 @@ class Regression(LinearTask):
 
     def __init__(
         self,
-        backbone: ImageBackbone,
+        backbone: Backbone,
         outputs: int = 1,
         *,
         centre: Tensor | None = None,

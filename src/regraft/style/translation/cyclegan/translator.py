@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from regraft.core.artifact import read_artifact, write_artifact
 from regraft.core.environment import installed
 from regraft.core.errors import ArtifactError, UsageError, unknown_name
-from regraft.core.types import InputSpec
+from regraft.images.spec import ImageSpec
 from regraft.style.base import fit_long_side, fit_short_side, resize
 from regraft.style.translation.cyclegan.generator import Generator, GeneratorSettings
 from regraft.style.translation.cyclegan.task import DIRECTIONS, CycleGAN, as_unit
@@ -66,7 +66,7 @@ def pack_translator(
 ) -> Path:
     """Write the artifact `regraft.artifact/1` of both generators; the discriminators and pools stay behind."""
     half = (0.5, 0.5, 0.5)
-    spec = InputSpec("image", (3, side_px, side_px), {"mean": half, "std": half, "interpolation": "bicubic"})
+    spec = ImageSpec((3, side_px, side_px), mean=half, std=half, interpolation="bicubic", crop_pct=1.0)
     manifest = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "regraft": installed("regraft"),
@@ -98,7 +98,7 @@ def load_translator(folder: Path) -> Translator:
         raise ArtifactError(f"{folder} describes a network that this version does not know: {described!r:.200}.")
     try:
         settings = GeneratorSettings.from_json(described.get("options", {}))
-        side_px = InputSpec.from_json(manifest["input_spec"]).shape[-1]
+        side_px = ImageSpec.from_json(manifest["input_spec"]).shape[-1]
         a, b = (str(label) for label in labels)
     except (UsageError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ArtifactError(f"The manifest in {folder} cannot be used: {error}. Copy it again from its run.") from error

@@ -18,11 +18,11 @@ from regraft.adaptation.evidence.distances import density_ratio
 from regraft.adaptation.evidence.number_evidence import judge_numbers, number_validators, own_r2, reverse_r2
 from regraft.adaptation.evidence.validators import dev_risk
 from regraft.adaptation.maps.adapter import FeatureAdapter
-from regraft.adaptation.options import checked_adapt
 from regraft.adaptation.sides.numbers import AUTO, number_methods, number_tools
 from regraft.adaptation.training.task import Adaptation
 from regraft.core.errors import UsageError
 from regraft.core.types import Batch, DomainView
+from regraft.recipes.adapt.options import AdaptConfig
 from regraft.tasks.regression.task import Regression
 
 
@@ -124,7 +124,7 @@ def test_what_is_about_classes_is_refused_with_what_can_work() -> None:
         ({"table": Path("t.csv"), "setting": "open"}, "--setting open is about classes"),
     ):
         with pytest.raises(UsageError, match=words):
-            checked_adapt(target=(Path("b"),), source=(Path("a"),), task="regression", **options)  # type: ignore[arg-type]
+            AdaptConfig.checked(target=(Path("b"),), source=(Path("a"),), task="regression", **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import Shell
-from regraft.adaptation.generalisation.options import checked_generalise
 from regraft.adaptation.generalisation.table import HeldOut, Table
+from regraft.recipes.generalise.options import GeneraliseConfig
 from regraft.recipes.generalise.outcome import verdict
 from two_domains import picture_domains
 
@@ -132,7 +132,7 @@ def test_too_few_domains_are_usage_errors(three: tuple[Path, Path, Path], shell:
 
 
 def test_erm_is_always_there() -> None:
-    assert checked_generalise(roots=("a", "b"), methods=("SWAD",)).names == ("ERM", "SWAD")
+    assert GeneraliseConfig.checked(roots=("a", "b"), methods=("SWAD",)).names == ("ERM", "SWAD")
 
 
 def test_adapt_takes_several_sources(three: tuple[Path, Path, Path], shell: Shell, tmp_path: Path) -> None:

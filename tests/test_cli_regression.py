@@ -13,7 +13,7 @@ import pytest
 from conftest import Shell
 from discs import draw_discs
 from regraft.core.errors import UsageError
-from regraft.recipes.fit.options import checked
+from regraft.recipes.fit.options import FitConfig
 from regraft.recipes.reports import read_report
 
 FAST = ["--backbone", "scion:size=64", "--epochs", "1", "--threads", "2"]
@@ -163,4 +163,4 @@ def test_mistakes_are_sentences(shell: Shell, table: Path, arguments: list[str],
 
 def test_regression_wants_a_table() -> None:
     with pytest.raises(UsageError, match="--table"):
-        checked(roots=(Path("photos"),), task="regression")
+        FitConfig.checked(roots=(Path("photos"),), task="regression")

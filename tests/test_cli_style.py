@@ -176,7 +176,7 @@ def test_alpha_and_depth_survive(files: Path, shell: Shell) -> None:
         (("photo.jpg", "--style", "a.png", "--keep-colour-by", "hue"), 2, "keep-colour"),
         (("photo.jpg", "--style", "a.png", "--size", "huge"), 2, "one of 480p, 720p"),
         (("photo.jpg", "--style", "a.png", "--size", "20000"), 2, "--size"),
-        (("photo.jpg", "--style", "a.png", "--max-memory", "lots"), 2, "as in 2g or 1500m; 'lots' came"),
+        (("photo.jpg", "--style", "a.png", "--max-memory", "lots"), 2, "as in 2g or 1500m, got 'lots'"),
         (("photo.jpg", "--style", "a.png", "--max-memory", "2g"), 2, "does not use max_memory_bytes"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else None,

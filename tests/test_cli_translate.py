@@ -26,9 +26,9 @@ from regraft.images.picture import Picture, read_picture, write_picture
 from regraft.images.square_crop import SquareCrop
 from regraft.recipes.translate.figures import nearer_share
 from regraft.recipes.translate.job import run_translate
+from regraft.recipes.translate.options import TranslateConfig
 from regraft.recipes.translate.pictures import held_out, square_spec
 from regraft.style.translation.cyclegan import load_translator
-from regraft.style.translation.options import checked_translate
 from swapped_shapes import write_shapes
 from test_engine_resume import RunStoppedError
 
@@ -53,7 +53,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folders: Path) -> Path:
-    config = checked_translate(a=folders / "a", b=folders / "b", epochs=1, **TINY)
+    config = TranslateConfig.checked(a=folders / "a", b=folders / "b", epochs=1, **TINY)
     return run_translate(config, folder=folders / "run")
 
 
@@ -179,7 +179,7 @@ class Stopper(Listener):
 
 def test_a_stopped_run_ends_like_one_that_was_not(run: Path, folders: Path, tmp_path: Path) -> None:
     # The same options but for the time between checkpoints, so that there is one to go on from.
-    config = checked_translate(a=folders / "a", b=folders / "b", epochs=1, checkpoint_every_s=1e-9, **TINY)
+    config = TranslateConfig.checked(a=folders / "a", b=folders / "b", epochs=1, checkpoint_every_s=1e-9, **TINY)
     with pytest.raises(RunStoppedError):
         run_translate(config, folder=tmp_path / "stopped", listener=Stopper(6))
     saved = tmp_path / "stopped" / "work" / "checkpoints" / "LAST"

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 
-from regraft.cli import app
+from regraft.cli.app import every_command
 from regraft.core.registry import Registry
 from regraft.images.backbones import families
 from regraft.report.frame import Report
@@ -86,12 +85,11 @@ def test_other_examples_are_python(path: Path) -> None:
 
 def commands() -> dict[str, set[str]]:
     """Every verb of the command line with its options; of a group, those of all its commands, and each by itself."""
-    group: Any = typer.main.get_command(app)
     found = {}
-    for name, verb in group.commands.items():
-        parts = getattr(verb, "commands", {})
-        found[name] = options_of(verb, *parts.values())
-        found |= {f"{name} {part}": options_of(one) for part, one in parts.items()}
+    for name, verbs in every_command().items():
+        params = [item for one in verbs for item in one.params]
+        options = {option for item in params for option in (*item.opts, *item.secondary_opts) if option[0] == "-"}
+        found[name] = options | {"--help", "--debug"}
     return found
 
 

@@ -260,7 +260,7 @@ def test_predict_keeps_order_and_modes_and_drops_padding() -> None:
 def test_machine_refuses_what_is_not_there() -> None:
     with pytest.raises(UsageError, match="--devices takes 1 or more, not 0"):
         launch(device="cpu", devices=0)
-    with pytest.raises(UsageError, match="--device takes auto, cpu, cuda or mps; 'gpu' came"):
+    with pytest.raises(UsageError, match="--device takes auto, cpu, cuda or mps, got 'gpu'"):
         launch(device="gpu")
     with pytest.raises(UsageError, match="got 'half'"):
         launch(device="cpu", precision="half")

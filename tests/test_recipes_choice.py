@@ -14,7 +14,7 @@ from regraft.core.errors import UsageError
 from regraft.core.options import seconds
 from regraft.measure.choice import Candidate, choose, class_losses
 from regraft.recipes.fit import rounds
-from regraft.recipes.fit.options import checked
+from regraft.recipes.fit.options import FitConfig
 from regraft.recipes.fit.outcome import hurried_control
 from regraft.recipes.fit.training import Training, train_candidate
 from regraft.recipes.fit.workbench import Workbench
@@ -141,21 +141,21 @@ def test_budgets_are_read(text: str | float | None, value: float | None) -> None
 
 def test_configuration_mistakes_come_together() -> None:
     with pytest.raises(UsageError) as caught:
-        checked(metric="bogus", batch_size=0)
+        FitConfig.checked(metric="bogus", batch_size=0)
     message = str(caught.value)
     assert "--metric" in message
     assert "--batch-size" in message
 
 
 def test_strategies_are_looked_up_and_stand_in_the_order_of_their_cost() -> None:
-    assert checked(roots=("x",)).strategies == ("probe", "finetune", "scratch")
-    assert checked(roots=("x",), strategies=("scratch", "finetune", "probe")).strategies[-1] == "scratch"
-    with pytest.raises(UsageError, match=r"--strategies takes .*finetune.*; did you mean 'finetune' by 'fintune'"):
-        checked(roots=("x",), strategies=("probe", "fintune"))
+    assert FitConfig.checked(roots=("x",)).strategies == ("probe", "finetune", "scratch")
+    assert FitConfig.checked(roots=("x",), strategies=("scratch", "finetune", "probe")).strategies[-1] == "scratch"
+    with pytest.raises(UsageError, match=r"There is no strategy 'fintune'. Did you mean 'finetune'"):
+        FitConfig.checked(roots=("x",), strategies=("probe", "fintune"))
     with pytest.raises(UsageError, match="not a control"):
-        checked(roots=("x",), strategies=("scratch",))
+        FitConfig.checked(roots=("x",), strategies=("scratch",))
     with pytest.raises(UsageError, match="not a control"):
-        checked(roots=("x",), strategies=())
+        FitConfig.checked(roots=("x",), strategies=())
 
 
 @pytest.mark.parametrize("refit", [True, False])

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from regraft.recipes.style.job import run_stylize
-from regraft.style.options import StyleConfig
+from regraft.recipes.style.options import StyleConfig
 folder = Path({str(tmp_path)!r})
 for name in ("photo.jpg", "painting.png"):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / name)
@@ -72,7 +72,7 @@ def test_without_the_library_by_name_all_of_torchvision_is_imported(monkeypatch:
 def test_a_device_is_found_or_refused_in_a_sentence() -> None:
     assert hardware.find_device("cpu") == torch.device("cpu")
     assert hardware.find_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(UsageError, match="takes auto, cpu, cuda or mps; 'tpu' came"):
+    with pytest.raises(UsageError, match="takes auto, cpu, cuda or mps, got 'tpu'"):
         hardware.find_device("tpu")
 
 

@@ -22,14 +22,14 @@ from regraft.engine import launch, predict
 from regraft.images.backbones import ImageBackbone, create
 from regraft.images.backbones.embedded import EmbeddedBackbone
 from regraft.images.demo import make_demo
-from regraft.recipes.fit.options import checked
+from regraft.recipes.fit.options import FitConfig
 from regraft.recipes.fit.prepared import Prepared, prepare
 from regraft.strategies import fit_probe
 
 
 def probe_accuracy(backbone: ImageBackbone, prepared: Prepared, recalibrate: bool) -> float:
     """Test accuracy of the probe on this backbone's features."""
-    config = checked(roots=(Path("."),))
+    config = FitConfig.checked(roots=(Path("."),))
     machine = launch(device="cpu")
     streams = prepared.streams(backbone.input_spec, config)
     part = prepared.splits.rounds[0]
@@ -70,7 +70,7 @@ def main() -> None:
         for name in args.sets.split(","):
             root = make_demo(Path(folder) / "demo") if name == "demo" else args.shared / "data" / name
             group = "prefix" if name == "chest_xray" else None
-            prepared = prepare(checked(roots=(root,), group=group))
+            prepared = prepare(FitConfig.checked(roots=(root,), group=group))
             backbone = create(f"scion:size={args.size}", pretrained=args.weights is None)
             if args.weights is not None:
                 assert isinstance(backbone, EmbeddedBackbone)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from regraft.core.listener import Listener
-from regraft.core.options import seconds
 from regraft.core.rundir import resolve_run
 from regraft.deploy.predictor import Predictor
 from regraft.recipes.fit.job import run_fit
-from regraft.recipes.fit.options import checked
+from regraft.recipes.fit.options import FitConfig
 from regraft.report.frame import Report
 
 PathLike = str | os.PathLike[str]
@@ -63,16 +62,12 @@ def fit(
     listener: Listener | None = None,
     **options: Any,
 ) -> Run:
-    """Transfer to the pictures in `data` (folders); options are the fields of `regraft.recipes.fit.options.FitConfig`.
+    """Transfer to the samples in `data` (folders); options are the fields of `regraft.recipes.fit.options.FitConfig`.
 
-    budget: seconds, or "90s", "5m", "1h". Raises UsageError and DataError with a sentence that says what to do.
+    budget: seconds, or "90s", "5m", "1h"; names may be written as "probe,finetune". Raises UsageError and DataError
+    with a sentence that says what to do.
     """
-    for name in ("table", "weights", "test"):
-        if options.get(name) is not None:
-            options[name] = Path(options[name])
-    if isinstance(options.get("strategies"), str):
-        options["strategies"] = tuple(options["strategies"].split(","))
-    config = checked(roots=tuple(Path(item) for item in data), budget_s=seconds(budget), **options)
+    config = FitConfig.checked(roots=data, budget_s=budget, **options)
     return Run(run_fit(config, runs=Path(runs), fresh=fresh, listener=listener))
 
 
@@ -86,26 +81,19 @@ def adapt(
     listener: Listener | None = None,
     **options: Any,
 ) -> Run:
-    """Carry the labels of `source` to the unlabelled `target`; options: fields of `AdaptConfig` (adapt_config.py).
+    """Carry the labels of `source` to the unlabelled `target`; options are the fields of
+    `regraft.recipes.adapt.options.AdaptConfig`.
 
     Several folders as source are a domain each, with classes matched by name.
 
     `run.data.kept` says whether the adapted model or source-only was kept, `run.data.why` the reason. Raises UsageError
     and DataError with a sentence that says what to do.
     """
-    from regraft.adaptation.options import checked_adapt
     from regraft.recipes.adapt.job import run_adapt
+    from regraft.recipes.adapt.options import AdaptConfig
 
-    for name in ("table", "weights", "oracle"):
-        if options.get(name) is not None:
-            options[name] = Path(options[name])
-    for name in ("methods", "validators"):
-        if isinstance(options.get(name), str):
-            options[name] = tuple(options[name].split(","))
     sources = [source] if isinstance(source, str | os.PathLike) else source
-    config = checked_adapt(
-        source=tuple(map(Path, sources)), target=(Path(target),), budget_s=seconds(budget), **options
-    )
+    config = AdaptConfig.checked(source=tuple(sources), target=(target,), budget_s=budget, **options)
     return Run(run_adapt(config, runs=Path(runs), fresh=fresh, listener=listener))
 
 
@@ -116,19 +104,16 @@ def generalise(
     listener: Listener | None = None,
     **options: Any,
 ) -> Run:
-    """Learn from two or more labelled `domains` (folders) for one that none of them is; options: `GeneraliseConfig`.
+    """Learn from two or more labelled `domains` (folders) for one that none of them is; options are the fields
+    of `regraft.recipes.generalise.options.GeneraliseConfig`.
 
     `run.data.held_out` has the figures with each domain left out, `run.data.erm_gain` what the choice between methods
     gains over plain training. Raises UsageError and DataError with a sentence that says what to do.
     """
-    from regraft.adaptation.generalisation.options import checked_generalise
     from regraft.recipes.generalise.job import run_generalise
+    from regraft.recipes.generalise.options import GeneraliseConfig
 
-    if options.get("weights") is not None:
-        options["weights"] = Path(options["weights"])
-    if isinstance(options.get("methods"), str):
-        options["methods"] = tuple(options["methods"].split(","))
-    config = checked_generalise(roots=tuple(Path(item) for item in domains), **options)
+    config = GeneraliseConfig.checked(roots=domains, **options)
     return Run(run_generalise(config, runs=Path(runs), fresh=fresh, listener=listener))
 
 

@@ -6,16 +6,6 @@ import sys
 
 from rich.markup import escape
 
-# Each registers its commands, in the order of --help.
-from regraft.cli import (  # noqa: F401
-    adapting,
-    fitting,
-    generalising,
-    style_exporting,
-    style_training,
-    styling,
-    translating,
-)
 from regraft.cli.app import app, err
 from regraft.core.clock import begin_command
 from regraft.core.errors import RegraftError, UsageError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,20 @@ _TABLES: dict[str, tuple[Callable[[Any], Table], ...]] = {
     "adapt": (_of_domains,),
     "generalise": (_of_candidates, _of_held_out),
 }
+def show_plan(lines: Sequence[str], as_json: bool) -> None:
+    """What a command would do."""
+    if as_json:
+        print(json.dumps({"would": list(lines)}, ensure_ascii=False, indent=2))
+    for line in [] if as_json else lines:
+        out.print(escape(line))
+
+
+def show_sentence(found: Mapping[str, Any], as_json: bool) -> None:
+    """What a command found, as its sentence or in full."""
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        out.print(escape(found["sentence"]))
 
 
 def figure(value: float | None) -> str:
@@ -93,7 +108,8 @@ def figure(value: float | None) -> str:
 class Screen:
     """Lines and one progress bar on stderr; on a terminal only the bar moves, elsewhere it is left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -108,7 +124,8 @@ class Screen:
 
         class Shown(Listener):
             def say(self, text: str) -> None:
-                err.print(escape(text))
+                if not quiet:
+                    err.print(escape(text))
 
             def progress(
                 self, what: str, done: float, total: float, *, rate: str = "", remaining_s: float | None = None
@@ -125,8 +142,10 @@ class Screen:
         self._bar.update(self._task, description=escape(what), completed=done, total=max(total, 1e-9), note=note)
 
     def __enter__(self) -> Screen:
-        self._bar.start()
+        if not self._quiet:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if not self._quiet:
+            self._bar.stop()

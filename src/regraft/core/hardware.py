@@ -20,7 +20,7 @@ def find_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
     if name not in {"cpu", "cuda", "mps"}:
-        raise UsageError(f"--device takes auto, cpu, cuda or mps; {name!r} came.")
+        raise UsageError(f"--device takes auto, cpu, cuda or mps, got {name!r}.")
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
         raise UsageError(f"--device {name} was asked for, but PyTorch sees none here: use --device cpu or auto.")
     return torch.device(name, 0) if name == "cuda" else torch.device(name)

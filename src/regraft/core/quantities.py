@@ -23,7 +23,7 @@ def size_px(value: Any) -> Any:
     if text in NAMED_SIZES:
         return NAMED_SIZES[text]
     if not re.fullmatch(r"\d{1,9}", text):
-        raise UsageError(f"--size is a number of px or one of {', '.join(NAMED_SIZES)}; {value!r} came.")
+        raise UsageError(f"--size is a number of px or one of {', '.join(NAMED_SIZES)}, got {value!r}.")
     return int(text)
 
 
@@ -33,5 +33,5 @@ def memory_bytes(value: Any) -> Any:
         return value
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([kmgt]?)(?:i?b)?", value.strip().lower())
     if not match or not float(match[1]):
-        raise UsageError(f"--max-memory is an amount with k, m, g or t, as in 2g or 1500m; {value!r} came.")
+        raise UsageError(f"--max-memory is an amount with k, m, g or t, as in 2g or 1500m, got {value!r}.")
     return int(float(match[1]) * _UNITS[match[2]])

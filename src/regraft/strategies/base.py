@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from torch import Tensor
 
 from regraft.core.errors import UsageError
+from regraft.core.option_groups import StrategyOptions
 from regraft.core.registry import Registry
 from regraft.core.types import Rule, Task
-from regraft.strategies.options import StrategyOptions
 from regraft.strategies.plan import Plan, RuleStrategy
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ import torch
 from regraft.adaptation.domains import Labelled
 from regraft.adaptation.generalisation.dense_average import DenseAverage
 from regraft.adaptation.generalisation.methods import Generalisation, generalisers
-from regraft.adaptation.generalisation.options import GeneraliseConfig
 from regraft.adaptation.maps.adapter import FeatureAdapter
 from regraft.adaptation.maps.shallow import Affine
 from regraft.adaptation.maps.statistics import recalibrate
 from regraft.adaptation.training.bench import adapter_model
 from regraft.adaptation.training.cached import LR, single_thread
 from regraft.core.listener import Listener
+from regraft.core.option_groups import GeneralisationOptions
 from regraft.core.rundir import RunDirectory
 from regraft.core.types import Rule, Task
 from regraft.data.vectors import VectorStream
@@ -57,7 +57,7 @@ class DomainModels:
 
     def __init__(
         self,
-        config: GeneraliseConfig,
+        config: GeneralisationOptions,
         pictures: Labelled,
         features: np.ndarray,
         machine: Machine,

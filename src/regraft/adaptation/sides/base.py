@@ -14,10 +14,10 @@ import numpy as np
 
 from regraft.adaptation.domains import Labelled, Oracle, Unlabelled
 from regraft.adaptation.evidence.choice import Choice
-from regraft.adaptation.options import AdaptConfig
 from regraft.adaptation.training.answers import Adapted
 from regraft.adaptation.training.bench import AdaptBench
 from regraft.core.listener import Listener
+from regraft.core.option_groups import AdaptationOptions
 from regraft.core.registry import Registry
 from regraft.data.labels import Cells, Labelling
 from regraft.measure.bootstrap import Interval
@@ -54,17 +54,17 @@ class Side:
         """What the source's labels are taken for."""
         raise TypeError(f"{type(self).__name__} does not define read_labels")
 
-    def check(self, options: AdaptConfig) -> None:
+    def check(self, options: AdaptationOptions) -> None:
         """Refuse what can be refused before anything is read. Raises UsageError."""
 
-    def check_model(self, options: AdaptConfig, *, pretrained: bool) -> None:
+    def check_model(self, options: AdaptationOptions, *, pretrained: bool) -> None:
         """Refuse a model that these options cannot be used with. Raises UsageError."""
 
-    def methods(self, options: AdaptConfig) -> tuple[str, ...]:
+    def methods(self, options: AdaptationOptions) -> tuple[str, ...]:
         """The methods to try, `auto` spelled out; UsageError for one that is unknown or needs what is not there."""
         raise TypeError(f"{type(self).__name__} does not define methods")
 
-    def read_oracle(self, path: Path, names: tuple[str, ...], options: AdaptConfig) -> Oracle:
+    def read_oracle(self, path: Path, names: tuple[str, ...], options: AdaptationOptions) -> Oracle:
         """Labelled target pictures, for figures alone. names: of the model's outputs."""
         raise TypeError(f"{type(self).__name__} does not define read_oracle")
 
@@ -107,7 +107,7 @@ class Side:
         """Columns of predictions.parquet for the target's answers (M, …)."""
         raise TypeError(f"{type(self).__name__} does not define columns")
 
-    def data(self, options: AdaptConfig) -> list[str]:
+    def data(self, options: AdaptationOptions) -> list[str]:
         """What the model was made from, for its provenance."""
         return [path.name for path in (*options.source, *options.target)]
 

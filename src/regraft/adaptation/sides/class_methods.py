@@ -5,14 +5,15 @@ from __future__ import annotations
 from regraft.adaptation.altered.streams import ACQUISITION, BIGAUG, RESTYLE
 from regraft.adaptation.base import losses
 from regraft.adaptation.maps.shallow import shallow
-from regraft.adaptation.options import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS, AdaptConfig
+from regraft.adaptation.options import AUTO, AUTO_OPEN, OPEN_ALONE, PRIORS
 from regraft.adaptation.training.cached import ADABN
 from regraft.adaptation.training.method import is_method, parse_method
 from regraft.adaptation.training.sources import FOR_SEVERAL, WEIGHTING
 from regraft.core.errors import UsageError, unknown_name
+from regraft.core.option_groups import AdaptationOptions
 
 
-def method_names(config: AdaptConfig) -> tuple[str, ...]:
+def method_names(config: AdaptationOptions) -> tuple[str, ...]:
     """The methods to try, `auto` spelled out; UsageError for an unknown one or one that needs what is not there."""
     several = config.table is None and len(config.source) > 1
     known = {*losses.names(), *shallow.names(), *PRIORS, ADABN, WEIGHTING, RESTYLE, BIGAUG, ACQUISITION}
@@ -40,7 +41,7 @@ def method_names(config: AdaptConfig) -> tuple[str, ...]:
     return tuple(alone)
 
 
-def check_priors(config: AdaptConfig, *, pretrained: bool) -> None:
+def check_priors(config: AdaptationOptions, *, pretrained: bool) -> None:
     """UsageError where a method that corrects a head on cached features would have none."""
     asked = [n for n in config.methods if n in (*PRIORS, RESTYLE, BIGAUG, ACQUISITION)]
     if asked and (config.tune == "network" or not pretrained):

@@ -10,7 +10,6 @@ import numpy as np
 
 from regraft.adaptation.domains import Labelled, Oracle, Unlabelled, read_oracle
 from regraft.adaptation.evidence.choice import Choice, Decision, chosen_validators, decide, ranked
-from regraft.adaptation.options import AdaptConfig
 from regraft.adaptation.sides.base import Judged, Side, sides
 from regraft.adaptation.sides.class_methods import check_priors, method_names
 from regraft.adaptation.training.answers import Adapted
@@ -18,6 +17,7 @@ from regraft.adaptation.training.bench import SOURCE_ONLY, AdaptBench
 from regraft.adaptation.training.prior import prior_rows
 from regraft.core.errors import UsageError
 from regraft.core.listener import Listener
+from regraft.core.option_groups import AdaptationOptions
 from regraft.data.classes import class_names
 from regraft.data.labels import Cells, Labelling
 from regraft.measure.metrics import score
@@ -42,7 +42,7 @@ class ClassSide(Side):
     def read_labels(self, cells: Cells | None) -> Labelling:
         return class_names(cells)
 
-    def check(self, options: AdaptConfig) -> None:
+    def check(self, options: AdaptationOptions) -> None:
         methods = method_names(options)
         if options.keep is not None and options.keep not in (*methods, SOURCE_ONLY):
             raise UsageError(
@@ -51,13 +51,13 @@ class ClassSide(Side):
             )
         chosen_validators(options.validators, with_source=options.source_free is None, setting=options.setting)
 
-    def check_model(self, options: AdaptConfig, *, pretrained: bool) -> None:
+    def check_model(self, options: AdaptationOptions, *, pretrained: bool) -> None:
         check_priors(options, pretrained=pretrained)
 
-    def methods(self, options: AdaptConfig) -> tuple[str, ...]:
+    def methods(self, options: AdaptationOptions) -> tuple[str, ...]:
         return method_names(options)
 
-    def read_oracle(self, path: Path, names: tuple[str, ...], options: AdaptConfig) -> Oracle:
+    def read_oracle(self, path: Path, names: tuple[str, ...], options: AdaptationOptions) -> Oracle:
         return read_oracle(path, names, max_bad=options.max_bad, keep_unknown=options.setting == "open")
 
     def tell(self, source: Labelled | None, target: Unlabelled, oracle: Oracle | None, listener: Listener) -> None:

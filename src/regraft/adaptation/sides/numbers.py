@@ -14,7 +14,7 @@ from regraft.adaptation.evidence.choice import Choice
 from regraft.adaptation.evidence.number_choice import decide_numbers, held_numbers, mean_error
 from regraft.adaptation.evidence.number_evidence import number_validators
 from regraft.adaptation.maps.shallow import shallow
-from regraft.adaptation.options import PRIORS, AdaptConfig
+from regraft.adaptation.options import PRIORS
 from regraft.adaptation.sides.base import Judged, Side, sides
 from regraft.adaptation.training.answers import Adapted
 from regraft.adaptation.training.bench import AdaptBench
@@ -23,6 +23,7 @@ from regraft.adaptation.training.method import is_method, parse_method
 from regraft.adaptation.training.sources import WEIGHTING
 from regraft.core.errors import UsageError, unknown_name
 from regraft.core.listener import Listener
+from regraft.core.option_groups import AdaptationOptions
 from regraft.data.labels import Cells, Labelling
 from regraft.measure.conformal import UNKNOWN
 from regraft.measure.regression import number_summary
@@ -48,21 +49,21 @@ class NumberSide(Side):
     def read_labels(self, cells: Cells | None) -> Labelling:
         return number_column(cells)
 
-    def check(self, options: AdaptConfig) -> None:
+    def check(self, options: AdaptationOptions) -> None:
         number_methods(options.methods)
         number_tools(options.validators)
 
-    def check_model(self, options: AdaptConfig, *, pretrained: bool) -> None:
+    def check_model(self, options: AdaptationOptions, *, pretrained: bool) -> None:
         if not pretrained:
             raise UsageError(
                 f"{options.backbone} has no pretrained weights; a regression is adapted on a pretrained network's "
                 "features: give --weights or another backbone."
             )
 
-    def methods(self, options: AdaptConfig) -> tuple[str, ...]:
+    def methods(self, options: AdaptationOptions) -> tuple[str, ...]:
         return number_methods(options.methods)
 
-    def read_oracle(self, path: Path, names: tuple[str, ...], options: AdaptConfig) -> Oracle:
+    def read_oracle(self, path: Path, names: tuple[str, ...], options: AdaptationOptions) -> Oracle:
         return read_oracle_numbers(
             path, options.target, image=options.image, label=options.label, max_bad=options.max_bad
         )
@@ -103,7 +104,7 @@ class NumberSide(Side):
     def columns(self, answers: np.ndarray) -> dict[str, list[Any]]:
         return {"predicted": answers.astype(float).tolist()}
 
-    def data(self, options: AdaptConfig) -> list[str]:
+    def data(self, options: AdaptationOptions) -> list[str]:
         return [path.name for path in (options.table or Path(), *options.target)]
 
     def notes(self, oracle: Oracle | None) -> list[str]:

@@ -24,13 +24,13 @@ from torch import Tensor
 from regraft.adaptation.domains import Labelled, Unlabelled
 from regraft.adaptation.maps.adapter import FeatureAdapter
 from regraft.adaptation.maps.statistics import has_statistics, recalibrate
-from regraft.adaptation.options import AdaptConfig
 from regraft.adaptation.training.answers import Adapted, read_answers, write_answers
 from regraft.adaptation.training.method import Method, parse_method
 from regraft.adaptation.training.rules import rules_for
 from regraft.adaptation.training.sources import SourceDomain, described
 from regraft.adaptation.training.task import Adaptation
 from regraft.core.listener import Listener
+from regraft.core.option_groups import AdaptationOptions
 from regraft.core.rundir import RunDirectory
 from regraft.core.types import Backbone, Stream, Task
 from regraft.data.facts import units
@@ -84,7 +84,7 @@ class AdaptBench:
 
     def __init__(
         self,
-        config: AdaptConfig,
+        config: AdaptationOptions,
         domains: Domains,
         machine: Machine,
         run: RunDirectory,

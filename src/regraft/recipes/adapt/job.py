@@ -16,7 +16,7 @@ from regraft.adaptation.altered.streams import ACQUISITION, BIGAUG, RESTYLE
 from regraft.adaptation.domains import Labelled, Oracle, Unlabelled, read_labelled, read_unlabelled, split_record
 from regraft.adaptation.maps.shallow import shallow
 from regraft.adaptation.maps.statistics import has_statistics
-from regraft.adaptation.options import PRIORS, AdaptConfig
+from regraft.adaptation.options import PRIORS
 from regraft.adaptation.sides import Side, sides
 from regraft.adaptation.training.answers import Adapted
 from regraft.adaptation.training.bench import SOURCE_ONLY, AdaptBench, Domains, Plain
@@ -29,7 +29,9 @@ from regraft.core.rundir import artifact_of
 from regraft.engine import Machine
 from regraft.images.backbones import create
 from regraft.images.backbones.catalogue import parse
+from regraft.recipes.adapt.options import AdaptConfig
 from regraft.recipes.adapt.outcome import conclude_adaptation
+from regraft.recipes.frame.budget import told_time
 from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
 from regraft.tasks.kinds import kind_of
@@ -78,6 +80,17 @@ class Adapt(Job[AdaptConfig, Material]):
             oracle = side.read_oracle(options.oracle, domains.classes, options)
         return Brief(Material(domains, oracle), options.data_name, backbone_name, split_record(source, target))
 
+    def foresee(self, options: AdaptConfig, material: Material, machine: Machine) -> list[str]:
+        domains = material.domains
+        source = 0 if domains.source is None else len(domains.source.source)
+        whole = source == 0 or not domains.model.backbone.provenance or options.tune == "network"
+        return [
+            f"{source} labelled source pictures, {len(domains.target.source)} target pictures without labels.",
+            f"Candidates: {', '.join((SOURCE_ONLY, *self.side.methods(options)))}.",
+            "The whole network is trained." if whole else "On cached features: some seconds a candidate.",
+            f"Time: {told_time(options)}.",
+        ]
+
     def work(self, options: AdaptConfig, material: Material, frame: Frame) -> None:
         domains, side = material.domains, self.side
         if frame.machine.is_first:
@@ -90,7 +103,12 @@ def run_adapt(
     config: AdaptConfig, *, runs: Path = Path("runs"), fresh: bool = False, listener: Listener | None = None
 ) -> Path:
     """Do the whole job; returns the run directory. An unfinished run of the same configuration is taken up again."""
-    return run_job(Adapt(sides.get(config.task)()), config, runs=runs, fresh=fresh, listener=listener)
+    return run_job(job_for(config), config, runs=runs, fresh=fresh, listener=listener)
+
+
+def job_for(config: AdaptConfig) -> Adapt:
+    """The job for the labels that these options are about."""
+    return Adapt(sides.get(config.task)())
 
 
 def _start(config: AdaptConfig, source: Labelled | None, target: Unlabelled) -> tuple[Domains, str]:

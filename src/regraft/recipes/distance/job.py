@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from regraft.images.backbones import create
 from regraft.images.backbones.fast import fast_features
 from regraft.images.stream import PictureStream
 from regraft.images.transform import EvalTransform
+from regraft.recipes.distance.options import DistanceConfig
 
 #: What each measure means, for people.
 MEANINGS = {
@@ -24,24 +24,17 @@ MEANINGS = {
 }
 
 
-def run_distance(
-    a: Path,
-    b: Path,
-    *,
-    backbone: str = "scion",
-    weights: Path | None = None,
-    seed: int = 0,
-    listener: Listener | None = None,
-) -> dict[str, Any]:
+def run_distance(options: DistanceConfig, *, listener: Listener | None = None) -> dict[str, Any]:
     """{"a", "b", "n", "backbone", "measures": {name: {"value", "meaning"}}, "sentence"}."""
     listener = listener or Listener()
-    net = create(backbone, weights).eval()
+    a, b, backbone = options.a, options.b, options.backbone
+    net = create(backbone, options.weights).eval()
     features, counts = [], []
     for root in (a, b):
         found = read_unlabelled((root,), max_bad=1.0)
         paths = list(found.source.paths)
         if len(paths) > 2000:
-            chosen = np.sort(np.random.default_rng(seed).permutation(len(paths))[:2000])
+            chosen = np.sort(np.random.default_rng(options.seed).permutation(len(paths))[:2000])
             paths = [paths[i] for i in chosen]
         quick = fast_features(net, n_pictures=len(paths))
         stream = PictureStream(paths, None, EvalTransform(net.input_spec), batch_size=32)
@@ -52,7 +45,7 @@ def run_distance(
             listener.progress(f"Features of {root.name}", index + 1, len(stream))
         features.append(torch.cat(parts).numpy())
         counts.append(len(paths))
-    values = domain_distance(features[0], features[1], seed=seed)
+    values = domain_distance(features[0], features[1], seed=options.seed)
     measures = {name: {"value": float(value), "meaning": MEANINGS.get(name, "")} for name, value in values.items()}
     gap = values["a_distance"]
     if gap < 0.3:

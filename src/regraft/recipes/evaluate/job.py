@@ -67,6 +67,10 @@ class Evaluate(Job[EvaluateConfig, Judged]):
         judged = Judged(folder, predictor, kind, usable, facts, found, where)
         return Brief(judged, Path(where).name, predictor.manifest["backbone"]["model"])
 
+    def foresee(self, options: EvaluateConfig, material: Judged, machine: Machine) -> list[str]:
+        seen = _seen(material.folder, [f.sha256 for f in material.facts])
+        return [f"{len(material.usable.samples)} pictures, {seen} of them in the model's own training or validation."]
+
     def work(self, options: EvaluateConfig, material: Judged, frame: Frame) -> None:
         predictor, kind, usable, where = material.predictor, material.kind, material.usable, material.where
         labels = kind.labels_of(usable)

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import model_validator
-
-from regraft.core.options import OneOrSeveral, Options, with_table
+from regraft.core.option_groups import DeviceOptions, LabelOptions, TableOptions
+from regraft.core.options import DATA, altered, option
 
 
-class EvaluateConfig(Options):
+class EvaluateConfig(DeviceOptions, LabelOptions):
     """Options of an evaluation. model: a run or an artifact folder; roots, or table: labelled samples."""
 
-    model: Path
-    roots: tuple[Path, ...] = ()
-    table: Path | None = None
-    image: str = "image"
-    text: str | None = None
-    label: OneOrSeveral = "label"
-    group: str | None = None
-    device: str = "auto"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _table_as_folder(cls, values: Any) -> Any:
-        return with_table(values)
+    model: Path = option(..., "A run, runs/LAST, or an artifact folder.", panel=DATA)
+    roots: tuple[Path, ...] = option((), "Labelled pictures: a folder per class.", panel=DATA)
+    group: str | None = altered(
+        TableOptions, "group", None, help="What was sampled together, for the intervals: a column or a regex."
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,21 @@ from regraft.core.listener import Listener
 from regraft.core.rundir import artifact_of
 from regraft.deploy.onnx.export import export_onnx
 from regraft.deploy.predictor import expand_inputs
+from regraft.recipes.export.options import ExportConfig
 
 #: Enough to see a disagreement of half a per cent, few enough to take seconds.
 CHECK_LIMIT = 400
 
 
-def run_export(run: Path, out: Path, *, pictures: Sequence[Path], force: bool, listener: Listener) -> dict[str, Any]:
+def run_export(options: ExportConfig, *, listener: Listener) -> dict[str, Any]:
     """Export, check, and say what was found. Raises ExportError where both disagree, UsageError where `out` exists."""
-    if out.exists() and not force:
+    out = options.onnx
+    if out.exists() and not options.force:
         raise UsageError(f"{out} exists: choose another name, or replace it with --force.")
-    folder = artifact_of(run)
+    folder = artifact_of(options.run)
     labels: np.ndarray | None = None
-    if pictures:
-        paths = expand_inputs([str(p) for p in pictures])
+    if options.pictures:
+        paths = expand_inputs([str(p) for p in options.pictures])
     else:
         paths, labels = _validation_pictures(folder.parent)
     if not paths:

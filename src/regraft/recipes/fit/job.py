@@ -21,6 +21,7 @@ from regraft.recipes.fit.prepared import Prepared, modality_of, prepare
 from regraft.recipes.fit.remarks import tell_audit
 from regraft.recipes.fit.rounds import Rounds, share_time
 from regraft.recipes.fit.workbench import Setup, Workbench
+from regraft.recipes.frame.budget import told_time, usual_epochs
 from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
 from regraft.tasks.kinds import kind_of
@@ -41,13 +42,27 @@ class Fit(Job[FitConfig, Prepared]):
         split = prepared.splits.to_json(prepared.source, prepared.facts)
         return Brief(prepared, data, options.backbone.partition(":")[0], split)
 
+    def foresee(self, options: FitConfig, material: Prepared, machine: Machine) -> list[str]:
+        backbone = material.modality.create(options.backbone, options.weights)
+        setup = _setup(options, material)
+        bench = Workbench(setup, backbone, machine, RunDirectory(Path(".")), Listener())
+        rounds = material.splits.rounds
+        first = rounds[0]
+        parts = f"{len(first.train)} to train, {len(first.val)} to validate, {len(first.test)} to test"
+        folds = f"{len(rounds)} folds, the first with {parts}" if len(rounds) > 1 else parts
+        return [
+            f"{len(material.labels)} usable pictures: {folds}.",
+            f"Candidates: {', '.join(options.strategies)}, chosen by {setup.metric}.",
+            f"Time: {told_time(options)}; usual are {usual_epochs(len(first.train)):g} epochs a training.",
+            *_plans(bench),
+        ]
+
     def work(self, options: FitConfig, material: Prepared, frame: Frame) -> None:
-        kind = kind_of(material.source, material.labels[material.known()])
-        tell_audit(material, kind, frame.listener)
+        setup = _setup(options, material)
+        tell_audit(material, setup.kind, frame.listener)
         backbone = material.modality.create(options.backbone, options.weights).to(frame.machine.device)
         for remark in material.modality.remarks(backbone, material.facts):
             frame.listener.say(f"  {remark}")
-        setup = Setup(options, kind, kind.metric(options.metric, material.labels), material)
         _everything(Workbench(setup, backbone, frame.machine, frame.run, frame.listener), frame.clock)
 
 
@@ -60,19 +75,26 @@ def run_fit(
 
 def who_trains(config: FitConfig) -> str:
     """The who-trains table of every candidate, without training: what `--print-plan` shows."""
-    prepared = prepare(config)
     machine = launch(device=config.device, precision=config.precision, seed=config.seed)
+    prepared = prepare(config)
     backbone = prepared.modality.create(config.backbone, config.weights)
+    bench = Workbench(_setup(config, prepared), backbone, machine, RunDirectory(Path(".")), Listener())
+    return "\n\n".join(_plans(bench))
+
+
+def _setup(config: FitConfig, prepared: Prepared) -> Setup:
     kind = kind_of(prepared.source, prepared.labels[prepared.known()])
-    metric = kind.metric(config.metric, prepared.labels)
-    setup = Setup(config, kind, metric, prepared)
-    bench = Workbench(setup, backbone, machine, RunDirectory(Path(".")), Listener())
-    batch = bench.streams.train(prepared.splits.rounds[0].train).batch_size
+    return Setup(config, kind, kind.metric(config.metric, prepared.labels), prepared)
+
+
+def _plans(bench: Workbench) -> list[str]:
+    """Who trains in each candidate, and at which rate."""
+    batch = bench.streams.train(bench.prepared.splits.rounds[0].train).batch_size
     texts = []
-    for name in config.strategies:
+    for name in bench.config.strategies:
         strategy = bench.strategy(name)
         texts.append(f"{name}\n{bench.plan(strategy, bench.task(strategy, None), batch)}")
-    return "\n\n".join(texts)
+    return texts
 
 
 def _everything(bench: Workbench, clock: Clock) -> None:

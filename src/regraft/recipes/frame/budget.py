@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from regraft.core.option_groups import TimeOptions
+
 #: Without --budget: the time for the usual number of epochs, between these bounds.
 DEFAULT_LIMITS_S = (60.0, 1200.0)
 #: What scoring, figures and the artifact take, beside a share of the whole.
@@ -77,3 +79,11 @@ def schedule(
     if possible < 0.5:
         return Schedule(0.0, None, budget_s, epoch_s, False, usual, ample)
     return Schedule(round(min(usual, possible), 2), share * 1.15, budget_s, epoch_s, refit, usual, ample)
+
+
+def told_time(options: TimeOptions, usual_s: float | None = None) -> str:
+    """How long these options let a job take, for people. usual_s: the budget where none is given."""
+    if options.epochs is not None:
+        return f"{options.epochs:g} epochs of each training"
+    budget_s = options.budget_s or usual_s
+    return "as the usual number of epochs takes" if budget_s is None else f"about {budget_s:.0f} s for everything"

@@ -70,6 +70,10 @@ class Job(ABC, Generic[C, P]):
     def prepare(self, options: C, machine: Machine, listener: Listener) -> Brief[P]:
         """Read and audit. What cannot be used is refused here, and leaves no run behind."""
 
+    def foresee(self, options: C, material: P, machine: Machine) -> list[str]:
+        """What `work` would do, in lines for --dry-run: candidates, plan, time where it is known."""
+        return []
+
     @abstractmethod
     def work(self, options: C, material: P, frame: Frame) -> None:
         """Do everything, in every process; the first one alone writes into the run."""
@@ -126,6 +130,16 @@ def run_job(
         shutil.rmtree(run.path / "work", ignore_errors=True)
         run.done()
     return run.path
+
+
+def dry_run(job: Job[C, P], options: C, *, listener: Listener | None = None) -> list[str]:
+    """What `run_job` would do, in lines: everything is read and audited, and nothing is written."""
+    job.check(options)
+    machine = launch(**launching(options))
+    heard = listener if listener is not None and machine.is_first else Listener()
+    brief = job.prepare(options, machine, heard)
+    first = f"Would make a run of {job.recipe}: data {brief.data}, network {brief.backbone}, on {machine.device}."
+    return [first, *job.foresee(options, brief.material, machine)]
 
 
 def launching(options: Options) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from regraft.adaptation.domains import Labelled, read_labelled
 from regraft.adaptation.generalisation.models import DomainModels
-from regraft.adaptation.generalisation.options import GeneraliseConfig
 from regraft.adaptation.generalisation.table import leave_one_out
 from regraft.adaptation.training.answers import save_arrays
 from regraft.core.environment import command_line
@@ -29,6 +28,7 @@ from regraft.images.features import features_of
 from regraft.images.stream import PictureStream
 from regraft.images.transform import EvalTransform
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
+from regraft.recipes.generalise.options import GeneraliseConfig
 from regraft.recipes.generalise.outcome import conclude_generalisation
 
 #: Below this many pictures a domain's figure says nothing.
@@ -67,6 +67,14 @@ class Generalise(Job[GeneraliseConfig, Domains]):
         return Brief(
             Domains(pictures, backbone), data, options.backbone.partition(":")[0], _split_record(pictures)
         )  # fmt: skip
+
+    def foresee(self, options: GeneraliseConfig, material: Domains, machine: Machine) -> list[str]:
+        pictures = material.pictures
+        return [
+            f"{len(pictures.source)} pictures of {len(pictures.names)} domains in {len(pictures.classes)} classes.",
+            f"Methods: {', '.join(options.names)}, chosen by {options.choose}; each domain is left out once.",
+            f"Trainings of {options.steps} steps on cached features, some seconds each.",
+        ]
 
     def work(self, options: GeneraliseConfig, material: Domains, frame: Frame) -> None:
         pictures, backbone, run, listener = material.pictures, material.backbone, frame.run, frame.listener

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from regraft.core.errors import UsageError
 from regraft.core.listener import Listener
 from regraft.deploy.style.export import export_style
 from regraft.images.inputs import expand_inputs
+from regraft.recipes.style.model_options import StyleExportConfig
 from regraft.style.networks.model_file import load_style_model
 
 
-def run_export_style(
-    path: Path, out: Path, *, content: Sequence[str], int8: bool, pixels: str, force: bool, listener: Listener
-) -> dict[str, Any]:
+def run_export_style(options: StyleExportConfig, *, listener: Listener) -> dict[str, Any]:
     """Export, check, and say what was found. Raises ExportError where both disagree, UsageError where `out` exists."""
+    out, int8 = options.onnx, options.int8
     if out.suffix != ".onnx":
         raise UsageError(f"{out} is not written: give a name that ends in .onnx.")
-    if out.exists() and not force:
+    if out.exists() and not options.force:
         raise UsageError(f"{out} exists: choose another name, or replace it with --force.")
-    model = load_style_model(path)
-    photos = expand_inputs(content) if content else None
+    model = load_style_model(options.model)
+    photos = expand_inputs(options.content) if options.content else None
     listener.say(f"Exporting, and checking on {'generated pictures' if photos is None else 'the photos'}.")
-    found = export_style(model, out, photos=photos, int8=int8, pixels=pixels)
+    found = export_style(model, out, photos=photos, int8=int8, pixels=options.pixels)
     size = f"{out}: {found.bytes / 1e3:.0f} kB, {found.deflated_bytes / 1e3:.0f} kB deflated"
     where = " and ".join(found.runtimes)
     if int8:

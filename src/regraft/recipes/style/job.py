@@ -19,6 +19,7 @@ from regraft.deploy.style.runtime import COMPILED, preparation
 from regraft.images.inputs import expand_inputs
 from regraft.images.picture import Picture, check_writable, read_picture, write_picture
 from regraft.images.picture_files import output_paths, read_each
+from regraft.recipes.style.options import StyleConfig
 from regraft.style import perceptual
 from regraft.style.base import Styler, StyleSettings, StyleStep, fit_long_side, methods, resize
 from regraft.style.figures.dial import blend, front, search
@@ -27,7 +28,6 @@ from regraft.style.figures.similarity import SSIM_SETTINGS
 from regraft.style.methods.colour_preservation import luminance, stylize_keeping_colour
 from regraft.style.networks.model_file import StyleModel
 from regraft.style.networks.shipped import fixed_style
-from regraft.style.options import StyleConfig
 
 #: A method that takes longer than this for one picture is run once: neither timed again nor on noisy input.
 REPEATED_BELOW_S = 5.0

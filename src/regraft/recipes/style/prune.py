@@ -15,6 +15,7 @@ from regraft.core.listener import Listener
 from regraft.engine import StepRecord, launch
 from regraft.images.inputs import expand_inputs
 from regraft.images.picture import read_picture
+from regraft.recipes.style.model_options import StylePruneConfig
 from regraft.style import perceptual
 from regraft.style.base import fit_short_side, resize
 from regraft.style.networks.model_file import load_style_model, save_style_model
@@ -34,29 +35,27 @@ FEWEST_PHOTOS = 4
 _HEAL = (128, 8, 3e-4)
 
 
-def run_prune_style(
-    path: Path, out: Path, *, content: Sequence[str], style: Path, threshold: float, steps: int, perceptual_name: str,
-    perceptual_weights: Path | None, seed: int, force: bool, listener: Listener,
-) -> dict[str, Any]:  # fmt: skip
+def run_prune_style(options: StylePruneConfig, *, listener: Listener) -> dict[str, Any]:
     """Prune, heal for `steps`, write, and say what was found.
 
     Raises UsageError for another kind of model, a name that is not written, a painting that is not the student's, and
     DataError for fewer than 4 photos.
     """
+    path, out, steps = options.model, options.output, options.steps
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} is not written: give a name that ends in .safetensors.")
-    if out.exists() and (not force or out.resolve() == path.resolve()):
+    if out.exists() and (not options.force or out.resolve() == path.resolve()):
         raise UsageError(f"{out} exists: choose another name, or replace it with --force (never the model itself).")
     model = load_style_model(path)
     net = model.net
     if not isinstance(net, StudentNet):
         raise UsageError(f"{path} holds a {model.kind}; channels are pruned from a student.")
-    photos = expand_inputs(content)
+    photos = expand_inputs(options.content)
     held_paths, used_paths = _parted(photos)
     held, used = _squares(held_paths, HELD_OUT, listener), _squares(used_paths, MEASURED, listener)
-    terms = StyleTerms(perceptual(perceptual_name, perceptual_weights))
-    targets = style_targets(terms, [read_picture(style).pixels], SIDE_PX)
-    machine = launch(device="cpu", precision="fp32", seed=seed)
+    terms = StyleTerms(perceptual(options.perceptual, options.perceptual_weights))
+    targets = style_targets(terms, [read_picture(options.style).pixels], SIDE_PX)
+    machine = launch(device="cpu", precision="fp32", seed=options.seed)
 
     def heal(smaller: StudentNet) -> None:
         def tell(record: StepRecord) -> None:
@@ -65,11 +64,11 @@ def run_prune_style(
         side_px, batch, rate = _HEAL
         size = TrainingSize(steps, side_px, batch)
         # Read as the held-out ones were, an unreadable photo would stop the training: only those that can be.
-        streams = {"content": crops(_readable(used_paths), size, seed)}
-        train(HealTask(smaller, net), streams, Course(steps, rate, seed), machine, on_step=tell)
+        streams = {"content": crops(_readable(used_paths), size, options.seed)}
+        train(HealTask(smaller, net), streams, Course(steps, rate, options.seed), machine, on_step=tell)
 
     found, report = prune(
-        net, Photos(used, held), terms, targets, threshold=threshold, heal=heal if steps else None,
+        net, Photos(used, held), terms, targets, threshold=options.threshold, heal=heal if steps else None,
         on_channel=lambda done, total: listener.progress("channels", done, total),
     )  # fmt: skip
     card = {**model.card, "pruned": {**report.to_json(), "heal_steps": steps}}
@@ -92,7 +91,7 @@ def _parted(photos: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Held-out photos and the others: every second one is held out until there are enough."""
     if len(photos) < FEWEST_PHOTOS:
         raise DataError(
-            f"{len(photos)} photos came; pruning needs {FEWEST_PHOTOS} or more, half of them to measure the outcome on."
+            f"Pruning needs {FEWEST_PHOTOS} photos or more, half of them to measure the outcome on; got {len(photos)}."
         )
     held = list(photos[1::2][:HELD_OUT])
     taken = set(held)

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from regraft.core.errors import UsageError
 from regraft.core.files import read_json, write_json
 from regraft.core.listener import Listener
-from regraft.core.options import Options
 from regraft.core.rundir import RunDirectory
 from regraft.core.types import Rule
 from regraft.engine import Machine, StepRecord
@@ -22,6 +20,7 @@ from regraft.engine.telling import step_teller
 from regraft.images.decode import decode
 from regraft.images.picture import read_picture
 from regraft.recipes.frame.job import Brief, Frame, Job, run_job
+from regraft.recipes.style.model_options import StyleTrainConfig
 from regraft.style import perceptual
 from regraft.style.figures.evaluation import centre_square
 from regraft.style.networks.model_file import save_style_model, student_model
@@ -35,53 +34,6 @@ from regraft.style.training.task import StudentTask, TeacherTask, style_targets
 _HELD_OUT_SHARE: Final = 0.1
 _MOST_HELD_OUT: Final = 16
 _Net = TypeVar("_Net", TeacherNet, StudentNet)
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-
-class StyleTrainConfig(Options):
-    """What a training of a fast style is told.
-
-    style: the painting. content: folders of photos. name: of the model, which is kept at folder/name.safetensors.
-    steps, student_steps: of the teacher and of the student. side_px: of the square crops, in which the painting's
-    shorter side is as long. content_weight: multiple of the style term. start: "packaged" begins from the package's
-    styles, "scratch" from random weights.
-    """
-
-    style: Path
-    content: tuple[Path, ...] = Field(min_length=1)
-    name: str = Field(pattern=_NAME)
-    folder: Path = Path("styles")
-    steps: int = Field(800, ge=1, le=1_000_000)
-    student_steps: int = Field(1200, ge=1, le=1_000_000)
-    side_px: int = Field(224, ge=64, le=1024)
-    batch: int = Field(4, ge=1, le=256)
-    lr: float = Field(1e-3, gt=0, le=1)
-    content_weight: float = Field(0.2, ge=0)
-    start: str = "packaged"
-    perceptual: str = "sprig"
-    perceptual_weights: Path | None = None
-    force: bool = False
-    device: str = "auto"
-    seed: int = Field(0, ge=0, lt=2**31)
-
-    @model_validator(mode="after")
-    def _known(self) -> StyleTrainConfig:
-        if self.start not in ("packaged", "scratch"):
-            raise ValueError("takes --start packaged or scratch")
-        return self
-
-    @property
-    def output(self) -> Path:
-        return self.folder / f"{self.name}.safetensors"
-
-    def plain(self) -> dict[str, Any]:
-        """What tells two trainings apart."""
-        return {k: v for k, v in super().plain().items() if k not in ("force", "device")}
-
-
-def checked_training(**values: Any) -> StyleTrainConfig:
-    """A StyleTrainConfig, or a UsageError with every mistake in one sentence each."""
-    return StyleTrainConfig.checked(**values)
 
 
 @dataclass(frozen=True)
@@ -124,6 +76,14 @@ class StyleTrain(Job[StyleTrainConfig, Photos]):
         kept, training = [paths[i] for i in sorted(order[:held])], [paths[i] for i in sorted(order[held:])]
         split = {"train": [str(path) for path in training], "held_out": [str(path) for path in kept]}
         return Brief(Photos(painting, tuple(training), tuple(kept)), options.name, "student", split)
+
+    def foresee(self, options: StyleTrainConfig, material: Photos, machine: Machine) -> list[str]:
+        return [
+            f"{len(material.training)} photos to learn from, {len(material.held_out)} held out.",
+            f"A teacher for {options.steps} steps, a student for {options.student_steps}, {options.batch} crops of "
+            f"{options.side_px} px a step.",
+            f"The model would be {options.output}.",
+        ]
 
     def work(self, options: StyleTrainConfig, material: Photos, frame: Frame) -> None:
         trained = _StyleTraining(

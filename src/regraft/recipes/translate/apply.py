@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regraft.core.errors import UsageError, unknown_name
+from regraft.core.errors import unknown_name
 from regraft.core.listener import Listener
 from regraft.core.rundir import artifact_of
 from regraft.engine import launch
 from regraft.images.inputs import expand_inputs
 from regraft.images.picture import check_writable, write_picture
 from regraft.images.picture_files import output_paths, read_each
+from regraft.recipes.translate.options import ApplyConfig
 from regraft.style.base import resize
 from regraft.style.translation.cyclegan import DIRECTIONS, load_translator
-
-#: The longest side that is translated.
-MOST_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -30,33 +27,22 @@ class Translated:
     error: str | None = None
 
 
-def run_apply(
-    run: Path,
-    content: Sequence[str],
-    output: Path,
-    *,
-    direction: str = DIRECTIONS[0],
-    size: int | None = None,
-    force: bool = False,
-    device: str = "auto",
-    listener: Listener | None = None,
-) -> list[Translated]:
+def run_apply(options: ApplyConfig, *, listener: Listener | None = None) -> list[Translated]:
     """Every picture, translated. One that cannot be read is named in its outcome; the others go on.
 
     size: longer side in px; the scale of the training without it. Raises UsageError for what cannot mean anything, and
     ArtifactError for a run that holds no translation, before any picture is read.
     """
     listener = listener or Listener()
+    direction, size = options.direction, options.size
     if direction not in DIRECTIONS:
         raise unknown_name("direction", direction, DIRECTIONS)
-    if size is not None and not 16 <= size <= MOST_PX:
-        raise UsageError(f"--size takes 16 to {MOST_PX} px; {size} came.")
-    translator = load_translator(artifact_of(run))
-    inputs = expand_inputs(content)
-    outputs = output_paths(inputs, output)
+    translator = load_translator(artifact_of(options.run))
+    inputs = expand_inputs(options.content)
+    outputs = output_paths(inputs, options.output)
     for path in outputs:
-        check_writable(path, force=force)
-    chosen = launch(device=device, precision="fp32").device
+        check_writable(path, force=options.force)
+    chosen = launch(device=options.device, precision="fp32").device
     translator.generators.to(chosen)
     outcomes = []
     for index, ((source, picture), target) in enumerate(zip(read_each(inputs, listener), outputs, strict=True)):
@@ -71,7 +57,7 @@ def run_apply(
                 f"{written[1]} × {written[0]} px" + ("." if size else "; --size sets another longer side.")
             )
         alpha = None if picture.alpha is None else resize(picture.alpha, written)
-        write_picture(replace(picture, pixels=found, alpha=alpha), target, force=force)
+        write_picture(replace(picture, pixels=found, alpha=alpha), target, force=options.force)
         outcomes.append(Translated(source, target, written))
         listener.progress("Translating", index + 1, len(inputs))
     return outcomes

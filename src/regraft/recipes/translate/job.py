@@ -11,11 +11,12 @@ from pathlib import Path
 from regraft.core.environment import command_line
 from regraft.core.listener import Listener
 from regraft.engine import Machine
+from regraft.recipes.frame.budget import told_time
 from regraft.recipes.frame.job import Brief, Frame, Job, look_with, run_job
+from regraft.recipes.translate.options import DEFAULT_BUDGET_S, TranslateConfig
 from regraft.recipes.translate.outcome import conclude_translation
 from regraft.recipes.translate.pictures import PictureSet, read_sets, split_record
 from regraft.recipes.translate.training import Training
-from regraft.style.translation.options import TranslateConfig
 
 Sets = tuple[PictureSet, PictureSet]
 
@@ -28,6 +29,10 @@ class Translate(Job[TranslateConfig, Sets]):
     def prepare(self, options: TranslateConfig, machine: Machine, listener: Listener) -> Brief[Sets]:
         a, b = read_sets(options, look_with(listener))
         return Brief((a, b), f"{a.name}_and_{b.name}", "cyclegan", split_record(a, b))
+
+    def foresee(self, options: TranslateConfig, material: Sets, machine: Machine) -> list[str]:
+        sets = [f"{one.name}: {len(one.train)} to learn from, {len(one.held)} held out." for one in material]
+        return [*sets, f"CycleGAN at {options.size} px.", f"Time: {told_time(options, DEFAULT_BUDGET_S)}."]
 
     def work(self, options: TranslateConfig, material: Sets, frame: Frame) -> None:
         for one in material:

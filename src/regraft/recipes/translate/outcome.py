@@ -10,12 +10,12 @@ from torch import Tensor
 
 from regraft.core.files import write_json
 from regraft.recipes.translate.figures import BACKBONE, HALF_SAMPLES, Outcome
+from regraft.recipes.translate.options import TranslateConfig
 from regraft.recipes.translate.training import Training
 from regraft.report.frame import plain
 from regraft.style.figures.similarity import SSIM_SETTINGS
 from regraft.style.translation.cyclegan import DIRECTIONS, Evaluation, all_signs, pack_translator
 from regraft.style.translation.cyclegan.watch import LEAST_DIVERSITY, MOST_ACCURACY, MOST_FALL
-from regraft.style.translation.options import TranslateConfig
 from regraft.style.translation.page import FORMAT, Strip, render_translation
 
 #: Rows of pictures in the page, per direction.

@@ -21,7 +21,7 @@ from regraft.images.spec import ImageSpec
 from regraft.images.square_crop import SquareCrop
 from regraft.images.stream import PictureStore, PictureStream
 from regraft.images.transform import EvalTransform
-from regraft.style.translation.options import TranslateConfig
+from regraft.recipes.translate.options import TranslateConfig
 
 #: Pictures to learn from, and pictures for figures, that each set needs.
 LEAST_TRAIN: Final = 2

@@ -17,12 +17,12 @@ from regraft.engine.telling import step_teller
 from regraft.recipes.frame.clock import Clock
 from regraft.recipes.frame.job import Frame
 from regraft.recipes.translate.figures import Yardstick
+from regraft.recipes.translate.options import DEFAULT_BUDGET_S, TranslateConfig
 from regraft.recipes.translate.pictures import PictureSet, squares, training_stream
 from regraft.report.gathering import metrics_lines
 from regraft.strategies import RuleStrategy
 from regraft.style.translation.cyclegan import CycleGAN, Evaluation, signs
 from regraft.style.translation.cyclegan.task import DISCRIMINATORS, GENERATORS, A, B
-from regraft.style.translation.options import DEFAULT_BUDGET_S, TranslateConfig
 
 #: Adam's decays for adversarial training (arXiv:1511.06434, section 4), as CycleGAN has them.
 BETAS: Final = (0.5, 0.999)

@@ -17,7 +17,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True)
 class Listed:
-    """A command as `--help` lists it. verb: where its `drawn.Verb` is, as module:NAME below this package."""
+    """A command as `--help` lists it. verb: where its `drawn.Verb` is, as module:NAME."""
 
     name: str
     verb: str
@@ -29,39 +29,41 @@ LEARN, USE, STYLE, LOOK = "Learn", "Use what was learned", "Style", "Look around
 
 COMMANDS = (
     Listed(
-        "fit", "fitting:FIT", LEARN,
+        "fit", "regraft.cli.fitting:FIT", LEARN,
         "Find the best model that transfer gives for labelled pictures, and say whether transfer helped.",
     ),
     Listed(
-        "adapt", "adapting:ADAPT", LEARN,
+        "adapt", "regraft.cli.adapting:ADAPT", LEARN,
         "Carry labels from one domain to another that has none, and say whether that helped.",
     ),
     Listed(
-        "generalise", "generalising:GENERALISE", LEARN,
+        "generalise", "regraft.cli.generalising:GENERALISE", LEARN,
         "Learn from several domains for one that nobody has seen, and say whether any method beats plain training.",
     ),
     Listed(
-        "predict", "using:PREDICT", USE,
+        "predict", "regraft.cli.using:PREDICT", USE,
         "Name what is in pictures, or the number that they show, by a trained run alone. Exits 1 if none can be read.",
     ),
     Listed(
-        "evaluate", "using:EVALUATE", USE,
+        "evaluate", "regraft.cli.using:EVALUATE", USE,
         "Measure a run on pictures that it has not seen: metrics with intervals, confusion, calibration, mistakes.",
     ),
     Listed(
-        "export", "using:EXPORT", USE,
+        "export", "regraft.cli.using:EXPORT", USE,
         "Write the model with its preprocessing as ONNX; refused where it disagrees with the run.",
     ),
-    Listed("report", "using:REPORT", USE, "Draw a run's page again and say where it is."),
-    Listed("models", "looking:MODELS", LOOK, "List the backbones that `--backbone` takes."),
+    Listed("report", "regraft.cli.using:REPORT", USE, "Draw a run's page again and say where it is."),
+    Listed("models", "regraft.cli.looking:MODELS", LOOK, "List the backbones that `--backbone` takes."),
     Listed(
-        "distance", "looking:DISTANCE", LOOK, "Say how far apart two folders of pictures are, in a backbone's features."
+        "distance", "regraft.cli.looking:DISTANCE", LOOK,
+        "Say how far apart two folders of pictures are, in a backbone's features."
     ),
     Listed(
-        "doctor", "looking:DOCTOR", LOOK, "Check this installation: versions, device, extras, embedded weights, disk."
+        "doctor", "regraft.cli.looking:DOCTOR", LOOK,
+        "Check this installation: versions, device, extras, embedded weights, disk."
     ),
     Listed(
-        "demo", "looking:DEMO", LOOK,
+        "demo", "regraft.cli.looking:DEMO", LOOK,
         "The main job on real pictures that come with scikit-image: which surface is this?",
     ),
 )  # fmt: skip
@@ -69,26 +71,28 @@ PAINT, MAKE = "Style pictures", "Make a style of your own"
 #: The command that `regraft style` means when no other is named.
 DEFAULT = "picture"
 STYLE_COMMANDS = (
-    Listed(DEFAULT, "styling:PICTURE", PAINT, "Give photos the style of paintings."),
+    Listed(DEFAULT, "regraft.cli.styling:PICTURE", PAINT, "Give photos the style of paintings."),
     Listed(
-        "evaluate", "styling:EVALUATE", PAINT,
+        "evaluate", "regraft.cli.styling:EVALUATE", PAINT,
         "Measure a stylised picture: SSIM, Gram cosine and its lift, beside doing nothing and plain colour transfer.",
     ),
-    Listed("apply", "translating:APPLY", PAINT, "Translate pictures by a run of `regraft style translate`."),
     Listed(
-        "train", "style_models:TRAIN", MAKE,
+        "apply", "regraft.cli.translating:APPLY", PAINT, "Translate pictures by a run of `regraft style translate`."
+    ),
+    Listed(
+        "train", "regraft.cli.style_models:TRAIN", MAKE,
         "Train a fast style of a painting: a teacher, and a student that runs in milliseconds.",
     ),
     Listed(
-        "translate", "translating:TRANSLATE", MAKE,
+        "translate", "regraft.cli.translating:TRANSLATE", MAKE,
         "Learn to turn one kind of picture into another from two folders without pairs, both ways (CycleGAN).",
     ),
     Listed(
-        "export", "style_models:EXPORT", MAKE,
+        "export", "regraft.cli.style_models:EXPORT", MAKE,
         "Write a student as ONNX for pictures of any size; refused where it disagrees with the model.",
     ),
     Listed(
-        "prune", "style_models:PRUNE", MAKE,
+        "prune", "regraft.cli.style_models:PRUNE", MAKE,
         "Cut the channels of a student that its style does not need, and say what that costs.",
     ),
 )  # fmt: skip
@@ -99,7 +103,7 @@ def whole(one: Listed) -> Any:
     from regraft.cli.drawn import drawn, epilog
 
     module, _, variable = one.verb.partition(":")
-    verb = getattr(import_module(f"regraft.cli.{module}"), variable)
+    verb = getattr(import_module(module), variable)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     alone.command(one.name, help=one.help, epilog=epilog(verb.examples))(drawn(verb))
     return typer.main.get_command(alone)
@@ -176,6 +180,7 @@ def _options(
 
 
 def every_command() -> dict[str, list[Any]]:
-    """Each verb with its command, or with all commands of its group, with all of their options."""
+    """Each verb with its command; `style` with all of its commands, and each of them by itself. With all options."""
     found = {one.name: [whole(one)] for one in COMMANDS}
-    return {**found, "style": [whole(one) for one in STYLE_COMMANDS]}
+    of_style = {f"style {one.name}": [whole(one)] for one in STYLE_COMMANDS}
+    return {**found, "style": [one for (one,) in of_style.values()], **of_style}

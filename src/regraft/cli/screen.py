@@ -84,6 +84,8 @@ _TABLES: dict[str, tuple[Callable[[Any], Table], ...]] = {
     "adapt": (_of_domains,),
     "generalise": (_of_candidates, _of_held_out),
 }
+
+
 def show_plan(lines: Sequence[str], as_json: bool) -> None:
     """What a command would do."""
     if as_json:

@@ -96,9 +96,7 @@ class LabelOptions(TableOptions):
     label: OneOrSeveral = option(
         "label", "The table's column of labels; again for several.", panel=DATA, metavar="COLUMN"
     )
-    text: str | None = option(
-        None, "The table's column of texts, in place of pictures.", panel=DATA, metavar="COLUMN"
-    )
+    text: str | None = option(None, "The table's column of texts, in place of pictures.", panel=DATA, metavar="COLUMN")
 
     @model_validator(mode="before")
     @classmethod

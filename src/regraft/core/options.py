@@ -157,8 +157,6 @@ def listed(names: list[str]) -> str:
 # ---- texts that stand for values -------------------------------------------------------------------------------------
 
 
-
-
 def seconds(text: str | float | None) -> float | None:
     """ "90", "90s", "5m", "1.5h" → seconds; None stays None. Raises UsageError for anything else."""
     if text is None or isinstance(text, int | float):

@@ -24,7 +24,7 @@ import sys
 from importlib import import_module
 from regraft.cli.app import COMMANDS, STYLE_COMMANDS
 for one in (*COMMANDS, *STYLE_COMMANDS):
-    import_module("regraft.cli." + one.verb.partition(":")[0])
+    import_module(one.verb.partition(":")[0])
 print(*sorted({"torch", "numpy", "timm", "sklearn", "PIL"} & sys.modules.keys()))
 """
 

@@ -82,12 +82,17 @@ class Reader(Protocol):
 
 
 class Modality(Protocol):
-    """See the module. `inline`: whether a table's column holds the content itself, and not the name of a file."""
+    """See the module.
+
+    inline: whether a table's column holds the content itself, and not the name of a file. unfit: options of a fit that
+    mean nothing for it.
+    """
 
     name: str
     words: Words
     extensions: frozenset[str]
     inline: bool
+    unfit: tuple[str, ...]
     spec: type[InputSpec]
 
     @property
@@ -141,9 +146,9 @@ class Modality(Protocol):
 
     # ---- batches ----
     def streams(
-        self, spec: InputSpec, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
+        self, backbone: Backbone, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
     ) -> Streams:
-        """Streams over these samples for a backbone that expects `spec`."""
+        """Streams over these samples as this backbone expects them."""
         ...
 
     def reader(self, backbone: Backbone) -> Reader:

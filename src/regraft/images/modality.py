@@ -31,6 +31,7 @@ class Pictures:
     words = WORDS
     extensions = frozenset(EXTENSIONS)
     inline = False
+    unfit: tuple[str, ...] = ()
     spec: type[InputSpec] = ImageSpec
 
     @property
@@ -96,12 +97,11 @@ class Pictures:
         )
 
     def streams(
-        self, spec: InputSpec, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
+        self, backbone: Backbone, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
     ) -> Streams:
         from regraft.images.streams import PictureStreams
 
-        assert isinstance(spec, ImageSpec)
-        return PictureStreams(spec, samples, labels, options)
+        return PictureStreams(_picture(backbone).input_spec, samples, labels, options)
 
     def reader(self, backbone: Backbone) -> Reader:
         from regraft.images.inputs import PictureReader

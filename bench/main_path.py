@@ -77,7 +77,7 @@ def tutorial(shared: Path, epochs: int, seed: int) -> dict[str, float]:
         net.train()
         for x, y in loaders["train"]:
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(x), y).backward()
+            torch.nn.functional.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         decay.step()
         net.eval()

@@ -80,7 +80,8 @@ def network(arguments: argparse.Namespace) -> nn.Module:
         made = RandomStudent()
     if arguments.weights:
         made.load_state_dict(read_tensors(arguments.weights))
-    return made.eval().to(arguments.device)
+    ready: nn.Module = made.eval().to(arguments.device)
+    return ready
 
 
 def canvas(kind: str, folder: Path, photo: str) -> Tensor:

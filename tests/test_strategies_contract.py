@@ -16,6 +16,7 @@ from regraft.images.backbones import create
 from regraft.images.backbones.base import ImageBackbone
 from regraft.strategies import Strategy, StrategyOptions, strategies
 from regraft.strategies.base import by_cost
+from regraft.tasks.classification.kind import ClassKind
 from regraft.tasks.classification.task import Classification
 from regraft.tasks.packing import pack, unpack
 
@@ -133,7 +134,8 @@ def test_training_moves_what_trains_and_nothing_else(name: str, backbone: ImageB
     assert torch.allclose(logits(finished.task), trained, atol=1e-5), "without validation nothing is given up"
     again = plain(backbone)
     again.load_state_dict(finished.task.state_dict())  # no key too many: nothing that was inserted is left
-    pack(tmp_path / "artifact", again, ("a", "b"), temperature=1.0, threshold=0.0, provenance={}, metrics={})
+    kind = ClassKind(("a", "b"))
+    pack(tmp_path / "artifact", kind, again, kind.uncalibrated, provenance={}, metrics={})
     assert torch.allclose(logits(unpack(tmp_path / "artifact").task), logits(finished.task), atol=1e-5)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -25,7 +27,7 @@ class Deep(Task):
         return {f"g{i}": [f"layers.{i}"] for i in range(len(self.layers))} | {"head": ["head.weight", "head.bias"]}
 
 
-def starts(task: Task, last: int | None = None) -> dict[str, tuple[float | None, float]]:
+def starts(task: Task, last: int | None = None) -> dict[str, Any]:
     """Rate and thaw of every group."""
     found = Gradual(StrategyOptions(last=last), 100).plan(task, 1.0)
     return {row.group: (row.lr, row.from_progress) for row in found.rows}

@@ -48,7 +48,8 @@ def probe_accuracy(backbone: ImageBackbone, prepared: Prepared, recalibrate: boo
     backbone.eval()
 
     def features(indices: np.ndarray) -> np.ndarray:
-        return predict(backbone, streams.plain(indices), machine, call=lambda x: backbone(x).pooled).outputs.numpy()
+        found = predict(backbone, streams.plain(indices), machine, call=lambda x: backbone(x).pooled).outputs
+        return np.asarray(found.numpy())
 
     head = fit_probe(features(known), prepared.labels[known], prepared.folds(known, 0), len(prepared.source.classes))
     return float((head.logits(features(part.test)).argmax(1) == prepared.labels[part.test]).mean())

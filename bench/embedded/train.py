@@ -171,7 +171,9 @@ def main() -> None:
     if args.init:
         student.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
     average = torch.optim.swa_utils.AveragedModel(
-        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
+        student,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998),  # type: ignore[no-untyped-call]
+        use_buffers=True,
     )
     matrices = [p for p in student.parameters() if p.dim() > 1]
     others = [p for p in student.parameters() if p.dim() <= 1]
@@ -227,7 +229,7 @@ def main() -> None:
             forced = phase == "forced"
             loss, parts = distillation.forced(x, targets) if forced else distillation.joined(x, targets, weight)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(student)

@@ -24,7 +24,7 @@ def numbers_of(bench: AdaptBench) -> np.ndarray:
 def held_numbers(bench: AdaptBench) -> np.ndarray:
     """The numbers of held-out source pictures."""
     assert bench.source is not None
-    return bench.source.labels[bench.source.held]
+    return np.asarray(bench.source.labels[bench.source.held])
 
 
 @dataclass(frozen=True)

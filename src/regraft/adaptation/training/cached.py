@@ -324,7 +324,7 @@ class FeatureCandidates:
             rows = torch.from_numpy(
                 statistics[np.random.default_rng(self.bench.config.seed).permutation(len(statistics))]
             )
-            recalibrate(adapter, rows.split(max(2, min(512, len(rows)))))
+            recalibrate(adapter, torch.split(rows, max(2, min(512, len(rows)))))
             return Affine(*adapter.affine())
 
         of_source = mapped(features.train[self._as_trained(task, len(features.train))])

@@ -208,7 +208,8 @@ def _eager(student: Student, threads: int, size_px: tuple[int, int] | None) -> R
             # The rows of a picture in memory are already what torch calls channels last.
             planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float().div_(255)
             styled = net(planes).clamp_(0, 1).mul_(255).round_().byte()
-            return styled[0].permute(1, 2, 0).contiguous().numpy()
+            pixels: np.ndarray = styled[0].permute(1, 2, 0).contiguous().numpy()
+            return pixels
 
     return run
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -85,7 +85,7 @@ def build(model: str, options: Mapping[str, Any], pretrained: bool) -> ImageBack
         if not pretrained:
             raise UsageError(f"timm cannot build {model} with {dict(options)}: {error}.") from error
         raise missing_download(model, error) from error
-    config = resolve_data_config({}, model=net)
+    config = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]
     side = int(size or config["input_size"][-1])
     spec = ImageSpec(
         (3, side, side),

@@ -106,7 +106,7 @@ def _outputs(bench: AdaptBench, candidate: Adapted, oracle: Oracle) -> np.ndarra
     known = {path.resolve(): i for i, path in enumerate(bench.target.source.paths)}
     places = [known.get(path.resolve()) for path in oracle.source.paths]
     if all(place is not None for place in places):  # the same pictures: their answers are there already
-        return candidate.target_logits[np.array(places)]
+        return np.asarray(candidate.target_logits[np.array(places)])
     model = bench.load(candidate.name)
     features = bench.features(model.backbone, oracle.source.paths, f"{candidate.name}: oracle")
     weight, bias = (part.numpy() for part in model.solved_head())

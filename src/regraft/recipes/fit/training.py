@@ -60,7 +60,7 @@ def train_candidate(bench: Workbench, name: str, told: Training) -> Candidate:
 
     def outputs(current: Task) -> np.ndarray:
         assert held is not None
-        return predict(current, held, machine).outputs.numpy()
+        return np.asarray(predict(current, held, machine).outputs.numpy())
 
     def evaluate(current: Task) -> tuple[float, Mapping[str, float]]:
         selection, value, loss = bench.kind.selection(bench.metric, outputs(current), labels)

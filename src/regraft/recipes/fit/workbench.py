@@ -69,7 +69,7 @@ class Workbench:
         self._quick.clear()
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
-        return self.prepared.labels[indices]
+        return np.asarray(self.prepared.labels[indices])
 
     def probe(self, features: np.ndarray, indices: np.ndarray, like: ProbeHead | None = None) -> ProbeHead:
         """A head for these pictures' features; `like` fixes the kind and strength that were picked before."""
@@ -141,9 +141,8 @@ class Workbench:
         def tell(done: int, total: int) -> None:
             self.listener.progress(what, done, total)
 
-        return (
-            predict(task, self.streams.plain(indices), self.machine, on_batch=tell).outputs.numpy().astype(np.float64)
-        )
+        outputs = predict(task, self.streams.plain(indices), self.machine, on_batch=tell).outputs
+        return np.asarray(outputs.numpy().astype(np.float64))
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -69,7 +69,7 @@ class Yardstick:
     def features(self, pictures: Tensor) -> np.ndarray:
         """Pooled features (N, D) float32 of pictures uint8 (N, 3, s, s), every one brought to the network's size."""
         rows = []
-        for part in pictures.split(32):
+        for part in torch.split(pictures, 32):
             x = torch.stack([self.transform(picture) for picture in part]).to(self.machine.device)
             rows.append(self.backbone(x).pooled.float().cpu())
         return torch.cat(rows).numpy()
@@ -80,7 +80,7 @@ class Yardstick:
         back = DIRECTIONS[1 - DIRECTIONS.index(direction)]
         there: list[Tensor] = []
         cycled: list[Tensor] = []
-        for part in pictures.split(_BATCH):
+        for part in torch.split(pictures, _BATCH):
             with self.machine.fabric.autocast():
                 translated = task.generator(direction)(as_signed(part.to(self.machine.device)))
                 cycled.append(as_bytes(task.generator(back)(translated)).cpu())
@@ -91,7 +91,7 @@ class Yardstick:
     def identity(self, task: CycleGAN, direction: str, pictures: Tensor) -> float:
         """Mean |G(x) − x| in 0…1 over pictures uint8 that already are of the set that G translates to."""
         total = 0.0
-        for part in pictures.split(_BATCH):
+        for part in torch.split(pictures, _BATCH):
             x = as_signed(part.to(self.machine.device))
             with self.machine.fabric.autocast():
                 same = task.generator(direction)(x)

@@ -136,7 +136,7 @@ def _least_keep(run: Any, content: Tensor, least_ssim: float) -> Tensor:
     Blending with the content, which the dial does after, gives what is still missing.
     """
     low, high = 0.0, 1.0
-    best = run(high)
+    best: Tensor = run(high)
     if float(ssim(best, content)) < least_ssim:
         return best
     for _ in range(_HALVINGS):

@@ -65,7 +65,8 @@ def monge_kantorovich_to(content: Tensor, target: Moments) -> Tensor:
     inverse = torch.linalg.pinv(root.double(), rtol=1e-4, hermitian=True).to(root.dtype)
     linear = inverse @ matrix_root(root @ b.covariance @ root) @ inverse
     moved = linear @ (content.flatten(1) - a.mean[:, None]) + b.mean[:, None]
-    return moved.view_as(content).clamp(0, 1)
+    recoloured: Tensor = moved.view_as(content).clamp(0, 1)
+    return recoloured
 
 
 @methods.register("reinhard")

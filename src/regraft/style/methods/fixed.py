@@ -54,7 +54,8 @@ class Fixed(Styler):
         net = style.net.to(content.device).eval()
         bound = self.settings.max_memory_bytes
         if bound is None and content.shape[-2] * content.shape[-1] <= WHOLE_PIXELS:
-            return net(content[None])[0]
+            painted: Tensor = net(content[None])[0]
+            return painted
         return stylize_large(net, content, max_memory_bytes=bound, footprint=student_footprint(net))
 
 

@@ -190,13 +190,13 @@ class Gatys(Styler):
             terms.clear()
             terms.update(loss_of(BoundedPixels.apply(pixels)))
             loss = torch.stack(list(terms.values())).sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         for step in range(1, stretch.steps + 1):
             if self.optimizer == "adam":  # L-BFGS needs a function that stays the same
                 loss_of.shift = SHIFTS[step % len(SHIFTS)]
-            loss = float(optimizer.step(closure).detach())
+            loss = float(optimizer.step(closure).detach())  # type: ignore[no-untyped-call]
             if not math.isfinite(loss) or not bool(torch.isfinite(pixels).all()):
                 raise DivergedError(
                     f"The optimisation gave a loss that is no number at step {done + step}: take --optimizer adam."

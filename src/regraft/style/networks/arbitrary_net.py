@@ -163,7 +163,7 @@ class ModulatedBlock(nn.Module):
         so what is coarse stays so, and nothing is laid side by side."""
         size = max((part.shape[-2:] for part in parts), key=math.prod)
         found = None
-        for part, weight in zip(parts, self.join.weight.split([p.shape[1] for p in parts], dim=1), strict=True):
+        for part, weight in zip(parts, torch.split(self.join.weight, [p.shape[1] for p in parts], dim=1), strict=True):
             one = F.conv2d(part, weight, self.join.bias if found is None else None)
             one = one if one.shape[-2:] == size else F.interpolate(one, size, mode="nearest")
             found = one if found is None else found + one
@@ -217,7 +217,8 @@ class ArbitraryNet(nn.Module):
 
     def encode(self, pictures: Tensor) -> dict[str, Tensor]:
         """Features of every stage, for pictures in [0, 1] with sides that are multiples of 8."""
-        return self.encoder.to(pictures.device)((pictures - self.offset) / self.scale)
+        stages: dict[str, Tensor] = self.encoder.to(pictures.device)((pictures - self.offset) / self.scale)
+        return stages
 
     @torch.no_grad()
     def code(self, styles: Tensor) -> StyleCode:

@@ -89,7 +89,8 @@ class StyleTerms:
 
     @torch.no_grad()
     def content(self, pictures: Tensor) -> dict[str, Tensor]:
-        return self.network.to(pictures.device)(pictures, self.network.content_layers)
+        features: dict[str, Tensor] = self.network.to(pictures.device)(pictures, self.network.content_layers)
+        return features
 
     def __call__(
         self, result: Tensor, content: Tensor, targets: Mapping[str, BatchMoments], shift: tuple[int, int] = (0, 0),

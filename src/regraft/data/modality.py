@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -81,6 +82,14 @@ class Reader(Protocol):
         ...
 
 
+class Shown(Protocol):
+    """What a page shows of a sample: a thumbnail, an excerpt, a player."""
+
+    def __call__(self, path: Path, *, alt: str = "", small: bool = False) -> Markup | None:
+        """alt: what to say to those who cannot see it. small: for the tip of the map. None where it cannot be read."""
+        ...
+
+
 class Modality(Protocol):
     """See the module.
 
@@ -126,6 +135,10 @@ class Modality(Protocol):
         """The same without weights from an artifact's recipe, spec and companion files."""
         ...
 
+    def label(self, name: str) -> str:
+        """What a run is called after: the backbone's name without its options, or the folder's own name."""
+        ...
+
     def known(self) -> list[str]:
         """Names of backbones that can be listed."""
         ...
@@ -169,7 +182,11 @@ class Modality(Protocol):
         ...
 
     def excerpt(self, sample: Any) -> str | None:
-        """What a report quotes of a sample; None where it shows the file that the sample's path names."""
+        """What `predictions.parquet` quotes of a sample; None where a report shows the file that its path names."""
+        ...
+
+    def shown(self, run: Path) -> Shown:
+        """What the page of a run shows of its samples, by the paths that its tables name."""
         ...
 
 

@@ -14,7 +14,7 @@ from regraft.core.errors import UsageError
 from regraft.core.types import Backbone, InputSpec
 from regraft.data.facts import Facts, Look
 from regraft.data.findings import Finding
-from regraft.data.modality import Modality, Quick, Reader, StreamOptions, Streams
+from regraft.data.modality import Modality, Quick, Reader, Shown, StreamOptions, Streams
 from regraft.data.source import Source
 from regraft.images.extensions import EXTENSIONS
 from regraft.images.look import WORDS, look_at, near_pairs, size_findings
@@ -71,6 +71,9 @@ class Pictures:
         backbone.take_spec(spec)
         return backbone
 
+    def label(self, name: str) -> str:
+        return name.partition(":")[0]
+
     def known(self) -> list[str]:
         from regraft.images.backbones.catalogue import known_models
 
@@ -125,6 +128,11 @@ class Pictures:
 
     def excerpt(self, sample: Any) -> str | None:
         return None
+
+    def shown(self, run: Path) -> Shown:
+        from regraft.images.shown import shown_picture
+
+        return shown_picture
 
 
 def _picture(backbone: Backbone) -> ImageBackbone:

@@ -40,7 +40,7 @@ class Fit(Job[FitConfig, Prepared]):
         prepared = prepare(options, look_with(listener, modality_of(options).words.many))
         data = options.roots[0].resolve().name if options.roots else (options.table or Path("table")).stem
         split = prepared.splits.to_json(prepared.source, prepared.facts)
-        return Brief(prepared, data, options.backbone.partition(":")[0], split)
+        return Brief(prepared, data, prepared.modality.label(options.backbone), split)
 
     def foresee(self, options: FitConfig, material: Prepared, machine: Machine) -> list[str]:
         backbone = material.modality.create(options.backbone, options.weights)

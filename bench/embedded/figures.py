@@ -31,7 +31,7 @@ def probe_accuracy(backbone: ImageBackbone, prepared: Prepared, recalibrate: boo
     """Test accuracy of the probe on this backbone's features."""
     config = FitConfig.checked(roots=(Path("."),))
     machine = launch(device="cpu")
-    streams = prepared.streams(backbone.input_spec, config)
+    streams = prepared.streams(backbone, config)
     part = prepared.splits.rounds[0]
     known = np.sort(np.concatenate([part.train, part.val]))
     if recalibrate:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from regraft.core.options import (
     DATA,
@@ -17,6 +19,7 @@ from regraft.core.options import (
     Seconds,
     altered,
     option,
+    with_table,
 )
 
 
@@ -88,13 +91,17 @@ class TableOptions(GroupOptions):
 
 
 class LabelOptions(TableOptions):
-    """Which columns of the table are texts, and which labels."""
-
-    text: str | None = option(None, "The table's column of texts, in place of pictures.", panel=DATA, metavar="COLUMN")
+    """Which columns of the table are labels."""
 
     label: OneOrSeveral = option(
         "label", "The table's column of labels; again for several.", panel=DATA, metavar="COLUMN"
     )
+    text: str | None = option(None, "The table's column of texts, in place of pictures.", panel=DATA, metavar="COLUMN")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _table_as_folder(cls, values: Any) -> Any:
+        return with_table(values)
 
 
 class BackboneOptions(Options):
@@ -141,7 +148,7 @@ class StrategyOptions(Options):
         None, "Base rate of the training; the head has 10 times as much.", panel=TRAINING, metavar="RATE", gt=0
     )
     scratch_lr: float = option(1e-3, "Base rate of the control.", on_command_line=False, gt=0)
-    lora_rank: int = option(8, "Rank of the change that lora trains.", on_command_line=False, ge=1)
+    lora_rank: int = option(8, "Rank of what LoRA adds to a layer.", panel=TRAINING, metavar="R", ge=1)
 
 
 class PerceptualOptions(Options):

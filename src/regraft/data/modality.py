@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -81,13 +82,26 @@ class Reader(Protocol):
         ...
 
 
+class Shown(Protocol):
+    """What a page shows of a sample: a thumbnail, an excerpt, a player."""
+
+    def __call__(self, path: Path, *, alt: str = "", small: bool = False) -> Markup | None:
+        """alt: what to say to those who cannot see it. small: for the tip of the map. None where it cannot be read."""
+        ...
+
+
 class Modality(Protocol):
-    """See the module. `inline`: whether a table's column holds the content itself, and not the name of a file."""
+    """See the module.
+
+    inline: whether a table's column holds the content itself, and not the name of a file. unfit: options of a fit that
+    mean nothing for it.
+    """
 
     name: str
     words: Words
     extensions: frozenset[str]
     inline: bool
+    unfit: tuple[str, ...]
     spec: type[InputSpec]
 
     @property
@@ -121,6 +135,10 @@ class Modality(Protocol):
         """The same without weights from an artifact's recipe, spec and companion files."""
         ...
 
+    def label(self, name: str) -> str:
+        """What a run is called after: the backbone's name without its options, or the folder's own name."""
+        ...
+
     def known(self) -> list[str]:
         """Names of backbones that can be listed."""
         ...
@@ -141,9 +159,9 @@ class Modality(Protocol):
 
     # ---- batches ----
     def streams(
-        self, spec: InputSpec, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
+        self, backbone: Backbone, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
     ) -> Streams:
-        """Streams over these samples for a backbone that expects `spec`."""
+        """Streams over these samples as this backbone expects them."""
         ...
 
     def reader(self, backbone: Backbone) -> Reader:
@@ -164,7 +182,11 @@ class Modality(Protocol):
         ...
 
     def excerpt(self, sample: Any) -> str | None:
-        """What a report quotes of a sample; None where it shows the file that the sample's path names."""
+        """What `predictions.parquet` quotes of a sample; None where a report shows the file that its path names."""
+        ...
+
+    def shown(self, run: Path) -> Shown:
+        """What the page of a run shows of its samples, by the paths that its tables name."""
         ...
 
 

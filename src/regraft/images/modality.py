@@ -14,7 +14,7 @@ from regraft.core.errors import UsageError
 from regraft.core.types import Backbone, InputSpec
 from regraft.data.facts import Facts, Look
 from regraft.data.findings import Finding
-from regraft.data.modality import Modality, Quick, Reader, StreamOptions, Streams
+from regraft.data.modality import Modality, Quick, Reader, Shown, StreamOptions, Streams
 from regraft.data.source import Source
 from regraft.images.extensions import EXTENSIONS
 from regraft.images.look import WORDS, look_at, near_pairs, size_findings
@@ -31,6 +31,7 @@ class Pictures:
     words = WORDS
     extensions = frozenset(EXTENSIONS)
     inline = False
+    unfit: tuple[str, ...] = ()
     spec: type[InputSpec] = ImageSpec
 
     @property
@@ -70,6 +71,9 @@ class Pictures:
         backbone.take_spec(spec)
         return backbone
 
+    def label(self, name: str) -> str:
+        return name.partition(":")[0]
+
     def known(self) -> list[str]:
         from regraft.images.backbones.catalogue import known_models
 
@@ -96,12 +100,11 @@ class Pictures:
         )
 
     def streams(
-        self, spec: InputSpec, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
+        self, backbone: Backbone, samples: Sequence[Any], labels: np.ndarray | None, options: StreamOptions
     ) -> Streams:
         from regraft.images.streams import PictureStreams
 
-        assert isinstance(spec, ImageSpec)
-        return PictureStreams(spec, samples, labels, options)
+        return PictureStreams(_picture(backbone).input_spec, samples, labels, options)
 
     def reader(self, backbone: Backbone) -> Reader:
         from regraft.images.inputs import PictureReader
@@ -125,6 +128,11 @@ class Pictures:
 
     def excerpt(self, sample: Any) -> str | None:
         return None
+
+    def shown(self, run: Path) -> Shown:
+        from regraft.images.shown import shown_picture
+
+        return shown_picture
 
 
 def _picture(backbone: Backbone) -> ImageBackbone:

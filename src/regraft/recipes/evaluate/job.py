@@ -95,6 +95,7 @@ class Evaluate(Job[EvaluateConfig, Judged]):
         report: dict[str, Any] = {
             "recipe": EVALUATE.recipe,
             "kind": kind.name,
+            "modality": predictor.modality.name,
             "data": where,
             "backbone": str(predictor.manifest["backbone"]["name"]),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -40,7 +40,7 @@ class Fit(Job[FitConfig, Prepared]):
         prepared = prepare(options, look_with(listener, modality_of(options).words.many))
         data = options.roots[0].resolve().name if options.roots else (options.table or Path("table")).stem
         split = prepared.splits.to_json(prepared.source, prepared.facts)
-        return Brief(prepared, data, options.backbone.partition(":")[0], split)
+        return Brief(prepared, data, prepared.modality.label(options.backbone), split)
 
     def foresee(self, options: FitConfig, material: Prepared, machine: Machine) -> list[str]:
         backbone = material.modality.create(options.backbone, options.weights)
@@ -51,7 +51,7 @@ class Fit(Job[FitConfig, Prepared]):
         parts = f"{len(first.train)} to train, {len(first.val)} to validate, {len(first.test)} to test"
         folds = f"{len(rounds)} folds, the first with {parts}" if len(rounds) > 1 else parts
         return [
-            f"{len(material.labels)} usable {material.modality.words.many}: {folds}.",
+            f"{len(material.labels)} usable pictures: {folds}.",
             f"Candidates: {', '.join(options.strategies)}, chosen by {setup.metric}.",
             f"Time: {told_time(options)}; usual are {usual_epochs(len(first.train)):g} epochs a training.",
             *_plans(bench),
@@ -75,8 +75,8 @@ def run_fit(
 
 def who_trains(config: FitConfig) -> str:
     """The who-trains table of every candidate, without training: what `--print-plan` shows."""
-    prepared = prepare(config)
     machine = launch(device=config.device, precision=config.precision, seed=config.seed)
+    prepared = prepare(config)
     backbone = prepared.modality.create(config.backbone, config.weights)
     bench = Workbench(_setup(config, prepared), backbone, machine, RunDirectory(Path(".")), Listener())
     return "\n\n".join(_plans(bench))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
@@ -21,7 +21,7 @@ from regraft.core.option_groups import (
     TableOptions,
     TimeOptions,
 )
-from regraft.core.options import DATA, OUTPUT, Names, altered, option, with_table
+from regraft.core.options import DATA, OUTPUT, Names, altered, option
 
 
 def usual() -> tuple[str, ...]:
@@ -127,11 +127,6 @@ class FitConfig(
                 "against, there would be no transfer"
             )
         return by_cost(value)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _table_as_folder(cls, values: Any) -> Any:
-        return with_table(values)
 
     @model_validator(mode="after")
     def _somewhere_to_read(self) -> FitConfig:

@@ -148,6 +148,7 @@ def _report(bench: Workbench, ended: Ended, found: _Measured) -> dict[str, Any]:
     return {
         "recipe": FIT.recipe,
         "kind": bench.kind.name,
+        "modality": bench.prepared.modality.name,
         "data": ", ".join(Path(r).name or str(r) for r in config.roots) or Path(config.table or "").name,
         "backbone": config.backbone,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

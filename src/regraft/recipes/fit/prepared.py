@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regraft.core.types import InputSpec
+from regraft.core.errors import UsageError
+from regraft.core.types import Backbone
 from regraft.data.audit import Audit, audit
 from regraft.data.facts import Facts, units
 from regraft.data.modality import Modality, StreamOptions, Streams
@@ -55,13 +56,13 @@ class Prepared:
         """Fold numbers for a cross-validation inside these samples; every class with two units is in two folds."""
         return folds_for(self.units(indices), self.strata[indices], seed, k)
 
-    def streams(self, spec: InputSpec, config: FitConfig) -> Streams:
-        """The streams over these samples for a network that expects `spec`."""
+    def streams(self, backbone: Backbone, config: FitConfig) -> Streams:
+        """The streams over these samples as this backbone expects them."""
         view = kind_type(self.source).view
         alters = self.modality.augment
         changes = alters(**{name: getattr(config, name) for name in alters.model_fields if hasattr(config, name)})
         options = StreamOptions(config.batch_size, config.seed, config.threads, view, changes)
-        return self.modality.streams(spec, self.source.samples, self.labels, options)
+        return self.modality.streams(backbone, self.source.samples, self.labels, options)
 
 
 def modality_of(config: FitConfig) -> Modality:
@@ -85,6 +86,9 @@ def prepare(config: FitConfig, progress: Callable[[int, int], None] | None = Non
     )
     source = read_source(list(config.roots), modality, reading)
     kind_type(source).check(config)
+    unfit = [f"--{name.replace('_', '-')}" for name in modality.unfit if getattr(config, name)]
+    if unfit:
+        raise UsageError(f"{', '.join(unfit)} has no meaning for {modality.words.many}: leave it out.")
     usable, facts, report = audit(source, modality, max_bad=config.max_bad, threads=config.threads, progress=progress)
     # Few samples: one random partition says little, so it is drawn again; solving a probe is cheap, training is not.
     repeats = 2 if trained(config.strategies) else 3

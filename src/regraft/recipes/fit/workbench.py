@@ -45,7 +45,7 @@ class Workbench:
     ) -> None:
         self.config, self.kind, self.metric, self.prepared = setup.config, setup.kind, setup.metric, setup.prepared
         self.backbone, self.machine, self.run, self.listener = backbone, machine, run, listener
-        self.streams = self.prepared.streams(backbone.input_spec, self.config)
+        self.streams = self.prepared.streams(backbone, self.config)
         self.writer: Any = None
         self._quick: dict[bool, Quick | None] = {}
         if self.config.tensorboard and machine.is_first:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from regraft.report.schema import read_report, write_report
-from regraft.report.sections import Shown, nothing_shown
 from regraft.tasks.kinds import kinds
+from regraft.tasks.modalities import modality_named
 
 
 def publish(run: Path, report: Mapping[str, Any]) -> None:
@@ -31,13 +31,4 @@ def draw(run: Path) -> Path:
     """Draw report.html from report.json and what lies beside it; returns its path."""
     from regraft.report.page import render  # matplotlib is wanted at the end only
 
-    return render(run, shown=shown_by(read_report(run).modality))
-
-
-def shown_by(modality: str) -> Shown:
-    """What a modality shows of a sample."""
-    if modality == "image":
-        from regraft.images.shown import shown_picture
-
-        return shown_picture
-    return nothing_shown
+    return render(run, shown=modality_named(read_report(run).modality).shown(run))

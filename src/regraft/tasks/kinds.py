@@ -20,7 +20,7 @@ from regraft.measure.metrics import Metric, named_metrics
 from regraft.tasks.kind import Kind
 
 #: Folders of `tasks/`, in the order in which labels are offered to them; what none claims are classes.
-BUILT_IN = ("classification", "regression")
+BUILT_IN = ("classification", "regression", "multilabel")
 
 kinds: Registry[type[Kind]] = Registry("kind", [f"regraft.tasks.{name}.kind" for name in BUILT_IN])
 

@@ -1,0 +1,1 @@
+"""Several labels of one sample: any number of them may apply."""

@@ -88,7 +88,7 @@ def test_bytes_and_floats_are_the_same_picture(backbone: ImageBackbone) -> None:
 def test_normalisation_is_that_of_the_spec(backbone: ImageBackbone) -> None:
     spec = backbone.input_spec
     x = images(backbone)
-    mean, std = (np.asarray(spec.options[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    mean, std = (np.asarray(getattr(spec, name)).reshape(1, 3, 1, 1) for name in ("mean", "std"))
     expected = (x.numpy() / 255 - mean) / std
     np.testing.assert_allclose(backbone.normalise(x).numpy(), expected, rtol=1e-4, atol=1e-5)
     assert spec.modality == "image" and spec.interpolation in {"bilinear", "bicubic"}

@@ -13,7 +13,7 @@ from regraft.core.registry import Registry
 from regraft.data.modality import Modality
 
 #: Name → the module that has it as `MODALITY`. The first is meant where nothing says otherwise.
-BUILT_IN: Final = {"image": "regraft.images.modality"}
+BUILT_IN: Final = {"image": "regraft.images.modality", "text": "regraft.text.modality"}
 
 #: Modalities of other packages, by the entry point group `regraft.modality`.
 modalities: Registry[Modality] = Registry("modality")

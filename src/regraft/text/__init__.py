@@ -1,0 +1,1 @@
+"""Floor 2: texts: read, looked at, cut into tokens, streamed; their backbones."""

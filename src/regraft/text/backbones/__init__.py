@@ -1,0 +1,1 @@
+"""Pretrained text networks behind the backbone contract."""

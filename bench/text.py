@@ -130,6 +130,7 @@ def told(name: str, probabilities: np.ndarray, labels: np.ndarray, note: str) ->
     print(
         f"  {name:30} {found.value:.1%} [{found.low:.1%}, {found.high:.1%}] on {len(labels)} sentences {note}".rstrip()
     )
+    return [found.value, found.low, found.high]
 
 
 if __name__ == "__main__":

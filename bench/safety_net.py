@@ -33,6 +33,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -210,22 +211,26 @@ def of_run(word: str, work: Path) -> str:
 
 
 def run_job(job: Job, work: Path, shared: Path) -> dict[str, Any]:
-    """The job in a process of its own, and its record."""
+    """The job in a process of its own, and its record; once more where that was killed from outside."""
     names = {"out": job.name, "data": work / "data", "shared": shared}
     arguments = [of_run(word.format(**names), work) for word in job.arguments.split()]
-    (work / job.name).mkdir()
     cache = str(work / "cache")  # no copies of earlier runs, and no weights that are here by chance
     environment = {**os.environ, **PINNED, "XDG_CACHE_HOME": cache, "TORCH_HOME": cache}
     if "PYTHONPATH" in os.environ:  # it may be relative to where this script is started
         environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, os.environ["PYTHONPATH"].split(os.pathsep)))
     began = time.monotonic()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "regraft", *arguments], cwd=work, env=environment, input=job.stdin, text=True,
-            capture_output=True, encoding="utf-8", timeout=LIMIT_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"seconds": LIMIT_S, "exit": None, "error": f"not done after {LIMIT_S} s"}
+    for _ in range(2):
+        shutil.rmtree(work / job.name, ignore_errors=True)
+        (work / job.name).mkdir()
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "regraft", *arguments], cwd=work, env=environment, input=job.stdin, text=True,
+                capture_output=True, encoding="utf-8", timeout=LIMIT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {"seconds": LIMIT_S, "exit": None, "error": f"not done after {LIMIT_S} s"}
+        if done.returncode >= 0:
+            break
     masks = Masks(work, shared)
     found: dict[str, Any] = {"seconds": round(time.monotonic() - began, 1), "exit": done.returncode}
     if done.returncode:

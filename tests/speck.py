@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regraft.core.types import Features, InputSpec
+from regraft.core.types import Features
 from regraft.images.backbones.base import ImageBackbone, families, groups_by_prefix
+from regraft.images.spec import ImageSpec
 
 SIDE_PX = 32
 
@@ -20,8 +21,8 @@ class Speck(ImageBackbone):
     licence = "Apache-2.0"
 
     def __init__(self) -> None:
-        options = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
-        super().__init__(InputSpec("image", (3, SIDE_PX, SIDE_PX), options), 8)
+        spec = ImageSpec((3, SIDE_PX, SIDE_PX), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+        super().__init__(spec, 8)
         self._build()
 
     def _build(self) -> None:

@@ -43,7 +43,7 @@ def radii(table: Path) -> dict[str, float]:
 
 def test_the_report_is_about_numbers(run: Path, table: Path) -> None:
     report = read_report(run)
-    assert report.metric == "mae" and report.number == "radius_px" and report.classes == []
+    assert report.metric == "mae" and report.number == "radius_px" and not hasattr(report, "classes")
     assert {c.name for c in report.candidates} == {"probe", "finetune", "scratch"}
     assert (
         report.n_test == N_DISCS // 4 and report.value is not None and report.value < 2.5
@@ -152,7 +152,7 @@ def test_cross_validation_says_what_was_assumed(table: Path, shell: Shell) -> No
         (["--task", "regression", "--mixup", "0.2"], 2, "--mixup mixes classes"),
         (["--task", "classification", "--metric", "mae"], 2, "accuracy"),
         (["--task", "regresion"], 2, "--task"),
-        (["--task", "regression", "--label", "file"], 1, "row 2, column 'file': '0.png' is no finite number"),
+        (["--task", "regression", "--label", "file"], 1, "2 columns of numbers were given"),
     ],
 )
 def test_mistakes_are_sentences(shell: Shell, table: Path, arguments: list[str], code: int, words: str) -> None:

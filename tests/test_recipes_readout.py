@@ -11,7 +11,7 @@ import pytest
 import regraft
 from regraft.core.files import read_json
 from regraft.images.backbones.layers import LayeredBackbone
-from regraft.recipes.fit import job as fit_module
+from regraft.recipes.fit import beginning as fit_module
 from regraft.recipes.fit.workbench import Workbench
 
 OPTIONS: dict[str, Any] = {

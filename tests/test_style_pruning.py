@@ -270,4 +270,4 @@ def test_the_command_writes_a_smaller_model(files: Path, shell: Shell) -> None:
     code, _, err = shell(*common, "-o", "model.safetensors", "--steps", "0", "--force")
     assert code == 2 and "never the model itself" in err
     code, _, err = shell(*common[:3], "--content", "photos/00.png", *common[5:], "-o", "b.safetensors")
-    assert code == 1 and "needs 4 or more" in err
+    assert code == 1 and "needs 4 photos or more" in err

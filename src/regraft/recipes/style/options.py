@@ -51,7 +51,7 @@ def mask_of(text: str, styles: tuple[tuple[Path, float], ...]) -> tuple[Path, Pa
 
 
 def _with_weight(value: Any) -> Any:
-    return weighted(value) if isinstance(value, str) else value
+    return weighted(str(value)) if isinstance(value, str | Path) else value
 
 
 #: A style with its weight, which may be written as painting.jpg:0.7.
@@ -150,10 +150,10 @@ class StyleConfig(PerceptualOptions, ForceOptions, DeviceOptions):
     @classmethod
     def _masks_by_name(cls, values: Any) -> Any:
         """Masks as text name one of the styles; both are given together."""
-        if not isinstance(values, Mapping) or not any(isinstance(mask, str) for mask in values.get("masks", ())):
+        if not isinstance(values, Mapping) or not any(isinstance(mask, str | Path) for mask in values.get("masks", ())):
             return values
         styles = tuple(_with_weight(style) for style in values.get("styles", ()))
-        masks = tuple(mask_of(mask, styles) if isinstance(mask, str) else mask for mask in values["masks"])
+        masks = tuple(mask_of(str(mask), styles) if isinstance(mask, str | Path) else mask for mask in values["masks"])
         return {**values, "masks": masks}
 
     @model_validator(mode="after")

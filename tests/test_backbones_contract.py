@@ -53,7 +53,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_every_family_is_in_the_list() -> None:
     """A new family needs a row in NAMES."""
-    assert {parse(name)[0] for name in NAMES} == set(families.names())
+    assert {parse(name)[0] for name in NAMES} == set(families.names()) - {"speck"}  # tests/speck.py adds that one
 
 
 def test_groups_are_total_disjoint_and_ordered(backbone: ImageBackbone) -> None:

@@ -33,7 +33,8 @@ class OnnxPredictor:
         self.threshold = float(metadata["regraft.threshold"])
         # Files that name no kind are older than kinds: of a regression, which has an interval, or of classes.
         plain = "regression" if "regraft.interval" in metadata else "classification"
-        calibration = kinds.get(metadata.get("regraft.kind", plain)).calibration_of(_described(metadata))
+        described = _described(metadata)
+        calibration = kinds.get(str(described.get("kind", plain))).calibration_of(described)
         self.reader: Reader = calibration.reader(self.labels)
         #: The output that is the answer.
         self.output: str = calibration.outputs[0]
